@@ -1,0 +1,191 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <array>
+#include <bit>
+#include <concepts>
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string_view>
+#include <type_traits>
+#include <variant>
+
+#include <mllama/core/rounding.hpp>
+
+/// How a weight is stored. A format is a tag; `Weights<Format>` is a matrix stored in it, as it lies in the file, with a
+/// reference decode. Kernels read the same bytes, faster.
+
+namespace mllama {
+
+/// IEEE binary32.
+struct F32 {
+  using stored = float;
+  static constexpr std::string_view name = "F32";
+  static constexpr double bits = 32;
+  static constexpr float decode(float value) noexcept { return value; }
+};
+
+/// bfloat16: the upper half of a binary32.
+struct BF16 {
+  using stored = std::uint16_t;
+  static constexpr std::string_view name = "BF16";
+  static constexpr double bits = 16;
+  static constexpr float decode(std::uint16_t value) noexcept { return std::bit_cast<float>(std::uint32_t{value} << 16U); }
+};
+
+/// IEEE binary16.
+struct F16 {
+  using stored = std::uint16_t;
+  static constexpr std::string_view name = "F16";
+  static constexpr double bits = 16;
+  static constexpr float decode(std::uint16_t value) noexcept {
+    const std::uint32_t sign = (value & 0x8000U) << 16U, exponent = (value >> 10U) & 31U, fraction = value & 0x3ffU;
+    if (exponent == 31) return std::bit_cast<float>(sign | 0x7f800000U | (fraction << 13U));
+    if (exponent != 0) return std::bit_cast<float>(sign | ((exponent + 112U) << 23U) | (fraction << 13U));
+    const float subnormal = static_cast<float>(fraction) * 0x1p-24F;
+    return sign != 0 ? -subnormal : subnormal;
+  }
+};
+
+/// 4-bit normal float of QLoRA: a block of consecutive elements (row major, blocks may span rows) shares one scale; an element
+/// is a code of the table below times that scale. The first of two elements is in the high nibble.
+/// Source:  Dettmers et al. 2023 (arXiv:2305.14314); bitsandbytes `quant_type: nf4`.
+struct NF4 {
+  static constexpr std::string_view name = "NF4";
+  static constexpr double bits = 4;
+  static constexpr std::array<float, 16> table{
+      std::bit_cast<float>(0xbf800000U), std::bit_cast<float>(0xbf3239b1U), std::bit_cast<float>(0xbf066b30U),
+      std::bit_cast<float>(0xbeca32a0U), std::bit_cast<float>(0xbe91a24dU), std::bit_cast<float>(0xbe3d353fU),
+      std::bit_cast<float>(0xbdba7871U), std::bit_cast<float>(0x00000000U), std::bit_cast<float>(0x3da2faffU),
+      std::bit_cast<float>(0x3e24cae3U), std::bit_cast<float>(0x3e7c04ddU), std::bit_cast<float>(0x3ead033aU),
+      std::bit_cast<float>(0x3ee1a4b8U), std::bit_cast<float>(0x3f1007abU), std::bit_cast<float>(0x3f3913b3U),
+      std::bit_cast<float>(0x3f800000U)};
+};
+
+/// One stored number per element.
+template <class F>
+concept DenseFormat = requires(typename F::stored value) {
+  { F::decode(value) } -> std::same_as<float>;
+};
+
+/// 4-bit codes with a scale per block.
+template <class F>
+concept BlockFormat = requires {
+  { F::table } -> std::convertible_to<const std::array<float, 16>&>;
+};
+
+/// Whichever of `Formats` a tensor of the file has: decided once per tensor when it is loaded, never per element.
+/// The first one is nominal: it is what a model without a file prints and counts.
+template <class... Formats>
+struct AnyOf {};
+
+/// What checkpoints hold: linears of 4 bits or any of the float types, per tensor.
+using Stored = AnyOf<NF4, BF16, F16, F32>;
+/// The same for tensors that are never quantised.
+using StoredFloat = AnyOf<BF16, F16, F32>;
+
+/// A matrix as it is stored. Does not own its bytes.
+template <class Format>
+struct Weights;
+
+template <DenseFormat F>
+struct Weights<F> {
+  using format = F;
+  const typename F::stored* data = nullptr;
+  std::size_t rows = 0, columns = 0;
+
+  [[nodiscard]] constexpr bool loaded() const noexcept { return data != nullptr; }
+  /// Elements [first, first + out.size()) in row-major order.
+  constexpr void decode(std::size_t first, std::span<float> out) const noexcept {
+    for (std::size_t i = 0; i < out.size(); ++i) out[i] = F::decode(data[first + i]);
+  }
+  [[nodiscard]] constexpr std::size_t bytes() const noexcept { return rows * columns * sizeof(typename F::stored); }
+};
+
+template <BlockFormat F>
+struct Weights<F> {
+  using format = F;
+  const std::uint8_t* codes = nullptr;  ///< two per byte
+  std::size_t rows = 0, columns = 0;
+  std::size_t block = 64;                 ///< elements that share a scale, a power of two
+  const float* absmax = nullptr;          ///< the scales, or null when they are quantised themselves:
+  const std::uint8_t* absmax_codes = nullptr;  ///< index into `nested_map`, per block
+  const float* nested_absmax = nullptr;   ///< scale of `nested_block` scales
+  const float* nested_map = nullptr;      ///< 256 values
+  std::size_t nested_block = 256;
+  float nested_offset = 0;
+
+  [[nodiscard]] constexpr bool loaded() const noexcept { return codes != nullptr; }
+
+  /// Scale of block `b`: two roundings in the nested case, as bitsandbytes' dequantiser does it.
+  [[nodiscard]] constexpr float scale(std::size_t b) const noexcept {
+    if (absmax != nullptr) return absmax[b];
+    return rounded(nested_map[absmax_codes[b]] * nested_absmax[b / nested_block]) + nested_offset;
+  }
+  constexpr void decode(std::size_t first, std::span<float> out) const noexcept {
+    for (std::size_t i = 0; i < out.size();) {
+      const std::size_t b = (first + i) / block, end = std::min((b + 1) * block - first, out.size());
+      const float s = scale(b);
+      for (; i < end; ++i) {
+        const std::size_t element = first + i;
+        const unsigned byte = codes[element / 2];
+        out[i] = F::table[element % 2 == 0 ? byte >> 4U : byte & 15U] * s;
+      }
+    }
+  }
+  [[nodiscard]] constexpr std::size_t bytes() const noexcept {
+    const std::size_t count = rows * columns, blocks = (count + block - 1) / block;
+    const std::size_t scales = absmax != nullptr ? blocks * 4 : blocks + (blocks + nested_block - 1) / nested_block * 4 + 1024;
+    return (count + 1) / 2 + scales;
+  }
+};
+
+template <class... Fs>
+struct Weights<AnyOf<Fs...>> {
+  using format = AnyOf<Fs...>;
+  std::variant<Weights<Fs>...> stored;
+
+  [[nodiscard]] constexpr bool loaded() const noexcept {
+    return std::visit([](const auto& w) { return w.loaded(); }, stored);
+  }
+  [[nodiscard]] constexpr std::size_t bytes() const noexcept {
+    return std::visit([](const auto& w) { return w.bytes(); }, stored);
+  }
+  constexpr void decode(std::size_t first, std::span<float> out) const noexcept {
+    std::visit([&](const auto& w) { w.decode(first, out); }, stored);
+  }
+};
+
+/// Calls `use` with the weights in the format that they have.
+template <class F, class Use>
+constexpr decltype(auto) with_format(const Weights<F>& weights, Use&& use) {
+  if constexpr (requires { weights.stored; }) {
+    return std::visit(std::forward<Use>(use), weights.stored);
+  } else {
+    return std::forward<Use>(use)(weights);
+  }
+}
+
+namespace detail {
+template <class F>
+struct NominalFormat {
+  using type = F;
+};
+template <class First, class... Rest>
+struct NominalFormat<AnyOf<First, Rest...>> {
+  using type = First;
+};
+}  // namespace detail
+
+/// The format that a format stands for when no file has been read.
+template <class F>
+using nominal_format = typename detail::NominalFormat<F>::type;
+
+/// A storage format, or a choice of them.
+template <class F>
+concept WeightFormat = requires(const Weights<F>& weights) {
+  { weights.loaded() } -> std::same_as<bool>;
+};
+
+}  // namespace mllama
