@@ -1,0 +1,68 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <string>
+#include <string_view>
+#include <type_traits>
+
+#include <mllama/core/context.hpp>
+#include <mllama/core/visit.hpp>
+#include <mllama/kernels/matmul.hpp>
+#include <mllama/layers/residual.hpp>
+
+namespace mllama {
+
+namespace detail {
+struct NoBias {};
+
+/// PyTorch's class of a linear whose weights have this format.
+template <class F>
+inline constexpr std::string_view linear_class = BlockFormat<F> ? "Linear4bit" : "Linear";
+}  // namespace detail
+
+/// Linear layer `x · Wᵀ + b` with weights in `Format`, which may be a choice that each tensor of the file makes.
+/// Shapes:  x (rows, In) -> (rows, Out);  weight (Out, In);  bias (Out).
+/// Errors:  compile time if x has another number of features.
+/// Source:  torch.nn.Linear, bitsandbytes.nn.Linear4bit;  keys: *.weight, *.bias
+template <WeightFormat Format, int In, int Out, bool Bias = false>
+struct Linear {
+  Parameter<Format, Out, In> weight{};
+  [[no_unique_address]] std::conditional_t<Bias, Vector<Out>, detail::NoBias> bias{};
+
+  static constexpr void visit(auto& self, auto&& member) {
+    member("weight", self.weight);
+    if constexpr (Bias) member("bias", self.bias);
+  }
+  static std::string repr(const auto& self) {
+    const std::string_view name = with_format(self.weight.weights, [](const auto& weights) {
+      return weights.loaded() ? detail::linear_class<typename std::remove_cvref_t<decltype(weights)>::format>
+                              : detail::linear_class<nominal_format<Format>>;
+    });
+    return concat(name, "(in_features=", In, ", out_features=", Out, ", bias=", Bias ? "True" : "False", ")");
+  }
+
+  /// The product as a new tensor.
+  template <class X, class Ctx>
+  [[nodiscard]] Tensor<float, row_axis<X>, Dim<Out>> operator()(const X& x, Ctx& ctx) const {
+    auto y = ctx.template tensor<float, row_axis<X>, Dim<Out>>({x.rows()});
+    product(x, {}, y, ctx);
+    return y;
+  }
+
+  /// The product added to a stream.
+  template <class X, class Ctx>
+  void add(const X& x, const Residual<row_axis<X>, Out>& to, Ctx& ctx) const {
+    product(x, to.epilogue(), to.y, ctx);
+  }
+
+ private:
+  template <class X, class Ctx>
+  void product(const X& x, kernels::Epilogue epilogue, Matrix<float> y, Ctx& ctx) const {
+    constexpr int N = feature_count<X>;
+    static_assert(In == N, "Linear<Format, In, Out>: the last axis of x must have length In");
+    if constexpr (Bias) epilogue.bias = bias.data();
+    kernels::matmul(ctx, x, weight.weights, epilogue, y);
+  }
+};
+
+}  // namespace mllama

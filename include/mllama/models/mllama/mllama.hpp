@@ -1,0 +1,96 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <cstddef>
+#include <string_view>
+
+#include <mllama/core/context.hpp>
+#include <mllama/core/visit.hpp>
+#include <mllama/layers/linear.hpp>
+#include <mllama/models/mllama/cache.hpp>
+#include <mllama/models/mllama/config.hpp>
+#include <mllama/models/mllama/text.hpp>
+#include <mllama/models/mllama/vision.hpp>
+
+namespace mllama {
+
+/// Mllama (Llama 3.2 Vision) of two configurations; `Profile` names the numerics, see `namespace profile`.
+/// Source:  transformers' MllamaForConditionalGeneration
+template <class VisionC, class TextC, class Profile = profile::meta>
+struct Mllama {
+  static constexpr std::string_view class_name = "MllamaForConditionalGeneration";
+  using Vision = VisionC;
+  using Text = TextC;
+  static constexpr Numerics numerics = Profile::numerics;
+
+  VisionModel<Vision> vision_model{};
+  CausalLM<Text> language_model{};
+  Linear<typename Vision::weights, VisionShape<Vision>::output, Text::hidden, true> multi_modal_projector{};
+
+  static constexpr void visit(auto& self, auto&& member) {
+    member("vision_model", self.vision_model);
+    member("language_model", self.language_model);
+    member("multi_modal_projector", self.multi_modal_projector);
+  }
+
+  /// What cross-attention reads of a picture.
+  /// Shapes:  tiles of one picture -> (image tokens, text hidden)
+  template <class Ctx>
+  [[nodiscard]] Tensor<float, ImageTokens, Dim<Text::hidden>> cross_attention_states(const PictureTiles<Vision>& picture,
+                                                                                     const Numerics& as, Ctx& ctx) const {
+    auto projected = ctx.template tensor<float, ImageTokens, Dim<Text::hidden>>({VisionShape<Vision>::image_tokens});
+    const auto states = vision_model(picture, as, ctx);
+    kernels::matmul(ctx, states, multi_modal_projector.weight.weights, {.bias = multi_modal_projector.bias.data()}, projected);
+    ctx.tap({"cross_attention_states"}, projected.view());
+    return projected;
+  }
+
+  /// A picture's keys and values in every cross-attention layer: all that text ever needs of it.
+  /// Costs:   the vision model; allocates 8 · kv_width · image tokens · cross layers bytes that are kept
+  template <class Ctx>
+  [[nodiscard]] EncodedImage<Text> encode(const PictureTiles<Vision>& picture, const Numerics& as, Ctx& ctx) const {
+    EncodedImage<Text> image;
+    image.tile_positions = VisionShape<Vision>::positions;
+    for (const bool real : picture.real_tiles) image.tiles += real ? 1 : 0;
+    const auto states = cross_attention_states(picture, as, ctx);
+    for (std::size_t i = 0; i < image.layers.size(); ++i) {
+      auto& layer = image.layers[i];
+      layer.keys = decltype(layer.keys)({states.rows()});
+      layer.values = decltype(layer.values)({states.rows()});
+      language_model.model.layers.cross[i].cross_attn.encode(states, layer.keys, layer.values, ctx);
+    }
+    return image;
+  }
+
+  /// Hidden states of a packed batch after the last layer, before the final norm; `language_model.logits` makes logits of them.
+  /// Errors:  input_error if an id is not in the embedding table.
+  template <class Ctx>
+  [[nodiscard]] Tensor<float, Tokens, Dim<Text::hidden>> forward(const TextBatch<Text>& batch, const Numerics& as, Ctx& ctx) const {
+    constexpr int ids = Text::vocab + Text::extra_embeddings;
+    for (std::size_t i = 0; i < batch.ids.size(); ++i) {
+      check(0 <= batch.ids[i] && batch.ids[i] < ids, [&] {
+        return Fault{.file = {}, .field = concat("input_ids[", i, "]"), .expected = concat("an id from 0 to ", ids - 1),
+                     .found = concat(batch.ids[i]), .note = {}};
+      });
+    }
+    return language_model.model(batch, as, ctx);
+  }
+};
+
+/// The released models. Names are those of the model hub, in lower case.
+struct Llama32Vision11B : Mllama<Vision560, Text11B> {
+  static constexpr std::string_view name = "llama-3.2-11b-vision-instruct";
+};
+struct Llama32Vision11BBase : Mllama<Vision448, Text11B> {
+  static constexpr std::string_view name = "llama-3.2-11b-vision";
+};
+struct Llama32Vision90B : Mllama<Vision560, Text90B> {
+  static constexpr std::string_view name = "llama-3.2-90b-vision-instruct";
+};
+
+static_assert(count_parameters<Llama32Vision11B>().tensors == 906);
+static_assert(count_parameters<Llama32Vision11B>().elements == 10'670'220'835);
+static_assert(count_parameters<Llama32Vision90B>().tensors == 1494);
+static_assert(count_parameters<Llama32Vision90B>().elements == 88'593'355'323);
+
+}  // namespace mllama
