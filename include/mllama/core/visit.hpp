@@ -72,20 +72,27 @@ concept Module = requires(std::remove_cvref_t<T>& module) { std::remove_cvref_t<
 template <class T>
 concept ModuleList = detail::is_std_array<std::remove_cvref_t<T>>;
 
-/// Keys of list elements; model depth is three digits at most.
-[[nodiscard]] constexpr std::string index_key(std::size_t index) {
-  std::string digits;
-  do {
-    digits.insert(digits.begin(), static_cast<char>('0' + index % 10));
-    index /= 10;
-  } while (index != 0);
-  return digits;
-}
+/// The key of a list element.
+class IndexKey {
+ public:
+  constexpr explicit IndexKey(std::size_t index) noexcept {
+    do {
+      digits_[--begin_] = static_cast<char>('0' + index % 10);
+      index /= 10;
+    } while (index != 0 && begin_ != 0);
+  }
+  constexpr operator std::string_view() const noexcept { return {digits_ + begin_, most - begin_}; }  // NOLINT(google-explicit-constructor)
+
+ private:
+  static constexpr std::size_t most = 8;
+  char digits_[most]{};
+  std::size_t begin_ = most;
+};
 
 /// Calls `member(key, child)` for each child of a module or list.
 constexpr void for_each_child(auto& parent, auto&& member) {
   if constexpr (ModuleList<decltype(parent)>) {
-    for (std::size_t i = 0; i < parent.size(); ++i) member(index_key(i), parent[i]);
+    for (std::size_t i = 0; i < parent.size(); ++i) member(IndexKey(i), parent[i]);
   } else {
     std::remove_cvref_t<decltype(parent)>::visit(parent, member);
   }

@@ -68,7 +68,8 @@ struct SelfAttention {
   template <class X, class Ctx>
   void add(const X& x, View<const float, Tokens, Dim<head_dim>> angles, std::span<const CachedRows> sequences,
            const Residual<Tokens, N>& to, Ctx& ctx) const {
-    auto q = q_proj(x, ctx), k = k_proj(x, ctx);
+    auto q = q_proj(x, ctx);
+    auto k = k_proj(x, ctx);
     const auto v = v_proj(x, ctx);
     auto mixed = ctx.template tensor<float, Tokens, Dim<N>>({x.rows()});
     kernels::rope(ctx, angles, q);

@@ -23,7 +23,7 @@ struct ImageRows {
 /// causality. Keys and values depend on the picture only, and are computed once for it.
 /// Shapes:  x (tokens, N), vision states (image tokens, N), residual (tokens, N).
 /// Source:  keys: *.{q,k,v,o}_proj.weight, *.{q,k}_norm.weight
-template <WeightFormat Format, int N, int HeadCount, int KvHeadCount>
+template <WeightFormat Format, int N, int HeadCount, int KvHeadCount, template <int> class Norm = RMSNorm>
 struct CrossAttention {
   static_assert(N % HeadCount == 0, "CrossAttention<Format, N, HeadCount, KvHeadCount>: N must be a multiple of HeadCount");
   static_assert(HeadCount % KvHeadCount == 0, "CrossAttention<Format, N, HeadCount, KvHeadCount>: HeadCount must be a multiple of KvHeadCount");
@@ -32,7 +32,7 @@ struct CrossAttention {
   Linear<Format, N, N> q_proj{};
   Linear<Format, N, kv_width> k_proj{}, v_proj{};
   Linear<Format, N, N> o_proj{};
-  RMSNorm<head_dim> q_norm{}, k_norm{};
+  Norm<head_dim> q_norm{}, k_norm{};
 
   static constexpr void visit(auto& self, auto&& member) {
     member("q_proj", self.q_proj);

@@ -51,7 +51,7 @@ struct TextSelfAttention : SelfAttention<typename C::weights, C::hidden, C::head
 template <class C>
 using cross_weights = std::conditional_t<std::is_void_v<typename C::cross_weights>, typename C::weights, typename C::cross_weights>;
 template <class C>
-struct TextCrossAttention : CrossAttention<cross_weights<C>, C::hidden, C::heads, C::kv_heads> {
+struct TextCrossAttention : CrossAttention<cross_weights<C>, C::hidden, C::heads, C::kv_heads, TextRMSNorm> {
   static constexpr std::string_view class_name = "MllamaTextCrossSdpaAttention";
 };
 
@@ -92,7 +92,7 @@ struct CrossRowMasks {
 template <class C>
 struct CrossAttentionLayer {
   static constexpr std::string_view class_name = "MllamaCrossAttentionDecoderLayer";
-  TextCrossAttention<C> cross_attn{{.q_norm = {.eps = C::norm_eps}, .k_norm = {.eps = C::norm_eps}}};
+  TextCrossAttention<C> cross_attn{{.q_norm = {{.eps = C::norm_eps}}, .k_norm = {{.eps = C::norm_eps}}}};
   TextRMSNorm<C::hidden> input_layernorm{{.eps = C::norm_eps}}, post_attention_layernorm{{.eps = C::norm_eps}};
   TextMLP<C> mlp{};
   TanhGate cross_attn_attn_gate{}, cross_attn_mlp_gate{};
@@ -123,7 +123,7 @@ struct TextLayers {
   static constexpr void visit(auto& layers, auto&& member) {
     std::size_t position = 0;
     for (const LayerSlot slot : TextShape<C>::schedule) {
-      const auto key = index_key(position++);
+      const IndexKey key(position++);
       if (slot.cross) {
         member(key, layers.cross[slot.index]);
       } else {
