@@ -9,6 +9,11 @@
 #include <cstdint>
 #include <cstring>
 #include <map>
+#include <mllama/core/check.hpp>
+#include <mllama/core/format.hpp>
+#include <mllama/core/workspace.hpp>
+#include <mllama/io/json.hpp>
+#include <mllama/io/safetensors.hpp>
 #include <optional>
 #include <span>
 #include <string>
@@ -16,12 +21,6 @@
 #include <type_traits>
 #include <utility>
 #include <vector>
-
-#include <mllama/core/check.hpp>
-#include <mllama/core/format.hpp>
-#include <mllama/core/workspace.hpp>
-#include <mllama/io/json.hpp>
-#include <mllama/io/safetensors.hpp>
 
 /// The tensors of a model folder as Hugging Face saves it: one file or several, under any of its naming layouts, float or
 /// quantised by bitsandbytes, each tensor for itself.
@@ -100,8 +99,11 @@ class Checkpoint {
     } else if (detail::exists(index)) {
       checkpoint.add_shards(index);
     } else {
-      throw file_error(Fault{.file = folder, .field = {}, .expected = "model.safetensors or model.safetensors.index.json",
-                             .found = detail::exists(folder) ? "neither" : "no such folder", .note = {}});
+      throw file_error(Fault{.file = folder,
+                             .field = {},
+                             .expected = "model.safetensors or model.safetensors.index.json",
+                             .found = detail::exists(folder) ? "neither" : "no such folder",
+                             .note = {}});
     }
     checkpoint.sort();
     return checkpoint;
@@ -130,9 +132,16 @@ class Checkpoint {
       if constexpr (BlockFormat<G>) {
         if (quant_type != detail::quant_type<G>()) return false;
         const Blocks blocks = read_blocks(entry, quant_type, G::table, shape);
-        found = {.codes = blocks.codes, .rows = shape[0], .columns = shape[1], .block = blocks.block, .absmax = blocks.absmax,
-                 .absmax_codes = blocks.absmax_codes, .nested_absmax = blocks.nested_absmax, .nested_map = blocks.nested_map,
-                 .nested_block = blocks.nested_block, .nested_offset = blocks.nested_offset};
+        found = {.codes = blocks.codes,
+                 .rows = shape[0],
+                 .columns = shape[1],
+                 .block = blocks.block,
+                 .absmax = blocks.absmax,
+                 .absmax_codes = blocks.absmax_codes,
+                 .nested_absmax = blocks.nested_absmax,
+                 .nested_map = blocks.nested_map,
+                 .nested_block = blocks.nested_block,
+                 .nested_offset = blocks.nested_offset};
       } else {
         if (!quant_type.empty() || entry.tensor->dtype != detail::dtype_of<G>()) return false;
         check_dense(entry, shape);
@@ -143,15 +152,15 @@ class Checkpoint {
     });
     if (as_stored) return;
     const bool widened = quant_type.empty() && Formats::template any([&]<class G>() {
-      if constexpr (!std::same_as<G, F32>) {
-        return false;
-      } else {
-        if (entry.tensor->dtype != Dtype::BF16 && entry.tensor->dtype != Dtype::F16) return false;
-        check_dense(entry, shape);
-        assign(weights, Weights<F32>{.data = widen(entry), .rows = shape[0], .columns = columns(shape)});
-        return true;
-      }
-    });
+                           if constexpr (!std::same_as<G, F32>) {
+                             return false;
+                           } else {
+                             if (entry.tensor->dtype != Dtype::BF16 && entry.tensor->dtype != Dtype::F16) return false;
+                             check_dense(entry, shape);
+                             assign(weights, Weights<F32>{.data = widen(entry), .rows = shape[0], .columns = columns(shape)});
+                             return true;
+                           }
+                         });
     if (widened) return;
     std::string expected;
     Formats::template any([&]<class G>() {
@@ -225,18 +234,21 @@ class Checkpoint {
     std::map<std::string, std::size_t, std::less<>> keys_of;  // number of keys per shard
     for (const auto& [key, value] : members) {
       const std::string shard = map[key].as<std::string>();
-      const bool is_plain = !shard.empty() && shard != "." && shard != ".." && shard.find_first_of(std::string_view("/\\\0", 3)) == std::string::npos;
+      const bool is_plain =
+          !shard.empty() && shard != "." && shard != ".." && shard.find_first_of(std::string_view("/\\\0", 3)) == std::string::npos;
       if (!is_plain) map[key].fail("the name of a file in the same folder");
       ++keys_of[shard];
     }
     for (const auto& [shard, keys] : keys_of) {
       for (const FileTensor& tensor : add(folder_ + '/' + shard).tensors()) {
         const JsonField mapped = map[tensor.name];
-        if (!mapped.present() || mapped.as<std::string>() != shard) mapped.fail(concat('"', shard, '"'), "the file has a tensor of this name");
+        if (!mapped.present() || mapped.as<std::string>() != shard)
+          mapped.fail(concat('"', shard, '"'), "the file has a tensor of this name");
       }
       if (files_.back().content.tensors().size() == keys) continue;
       for (const auto& [key, value] : members) {
-        if (value.get_ref<const std::string&>() == shard && files_.back().content.find(key) == nullptr) map[key].fail("a file that has this tensor");
+        if (value.get_ref<const std::string&>() == shard && files_.back().content.find(key) == nullptr)
+          map[key].fail("a file that has this tensor");
       }
     }
   }
@@ -246,7 +258,10 @@ class Checkpoint {
     const auto twice = std::ranges::adjacent_find(entries_, {}, &Entry::name);
     if (twice == entries_.end()) return;
     const Entry& other = *std::next(twice);
-    throw format_error(Fault{.file = path(other), .field = other.tensor->name, .expected = {}, .found = {},
+    throw format_error(Fault{.file = path(other),
+                             .field = other.tensor->name,
+                             .expected = {},
+                             .found = {},
                              .note = concat("names the same tensor as ", twice->tensor->name, " of ", path(*twice))});
   }
 
@@ -258,13 +273,18 @@ class Checkpoint {
     const auto place = std::ranges::lower_bound(entries_, name, {}, &Entry::name);
     return place != entries_.end() && place->name == name ? &*place : nullptr;
   }
-  [[nodiscard]] Entry* find_entry(std::string_view name) noexcept { return const_cast<Entry*>(std::as_const(*this).find_entry(name)); }
+  [[nodiscard]] Entry* find_entry(std::string_view name) noexcept {
+    return const_cast<Entry*>(std::as_const(*this).find_entry(name));
+  }
 
   Entry& require(std::string_view name, std::span<const std::size_t> shape) {
     Entry* const entry = find_entry(name);
     if (entry == nullptr) {
-      throw shape_error(Fault{.file = folder_, .field = std::string(name), .expected = concat("a tensor ", to_string(shape)),
-                              .found = "none of this name", .note = {}});
+      throw shape_error(Fault{.file = folder_,
+                              .field = std::string(name),
+                              .expected = concat("a tensor ", to_string(shape)),
+                              .found = "none of this name",
+                              .note = {}});
     }
     entry->used = true;
     return *entry;
@@ -295,15 +315,18 @@ class Checkpoint {
 
   template <class Error = format_error>
   [[noreturn]] void fail(const Entry& entry, std::string expected, std::string found, std::string note = {}) const {
-    throw Error(Fault{.file = path(entry), .field = entry.tensor->name, .expected = std::move(expected), .found = std::move(found),
+    throw Error(Fault{.file = path(entry),
+                      .field = entry.tensor->name,
+                      .expected = std::move(expected),
+                      .found = std::move(found),
                       .note = std::move(note)});
   }
 
   [[noreturn]] void fail_type(const Entry& entry, std::string expected, std::string_view quant_type) const {
     const Entry* const is_int8 = find_entry(concat(entry.name.substr(0, entry.name.rfind('.')), ".SCB"));
-    const auto found = !quant_type.empty()     ? concat("bitsandbytes ", quant_type)
-                       : is_int8 != nullptr    ? concat(name(entry.tensor->dtype), " of LLM.int8()")
-                                               : std::string(name(entry.tensor->dtype));
+    const auto found = !quant_type.empty()  ? concat("bitsandbytes ", quant_type)
+                       : is_int8 != nullptr ? concat(name(entry.tensor->dtype), " of LLM.int8()")
+                                            : std::string(name(entry.tensor->dtype));
     fail<shape_error>(entry, std::move(expected), found, "the model type does not take this storage format here");
   }
 
@@ -362,17 +385,20 @@ class Checkpoint {
     float nested_offset = 0;
   };
 
-  [[nodiscard]] QuantState read_quant_state(const Entry& entry, std::string_view quant_type, std::span<const std::size_t> shape, bool nested) {
+  [[nodiscard]] QuantState read_quant_state(const Entry& entry, std::string_view quant_type, std::span<const std::size_t> shape,
+                                            bool nested) {
     const std::span<const std::byte> bytes = entry.tensor->bytes;
     const std::string where = concat(path(entry), ": ", entry.tensor->name);
-    const json document = parse_json({reinterpret_cast<const char*>(bytes.data()), bytes.size()}, where, {.depth = 4, .values = 1000, .bytes = 65536});
+    const json document = parse_json({reinterpret_cast<const char*>(bytes.data()), bytes.size()}, where,
+                                     {.depth = 4, .values = 1000, .bytes = 65536});
     const JsonField state(document, where);
     const auto power_of_two = [](const JsonField& field) {
       const auto size = field.integer<std::size_t>(32, 4096);
       if (!std::has_single_bit(size)) field.fail("a power of two from 32 to 4096");
       return size;
     };
-    if (const auto type = state["quant_type"]; type.as<std::string>() != quant_type) type.fail(concat('"', quant_type, "\", as in the tensor's name"));
+    if (const auto type = state["quant_type"]; type.as<std::string>() != quant_type)
+      type.fail(concat('"', quant_type, "\", as in the tensor's name"));
     static_cast<void>(state["dtype"].as<std::string>());  // of the weights before quantisation: we decode to float32
     if (const auto stored = state["shape"]; stored.present()) {
       Shape lengths;
@@ -392,29 +418,38 @@ class Checkpoint {
     return result;
   }
 
-  [[nodiscard]] Blocks read_blocks(Entry& entry, std::string_view quant_type, const std::array<float, 16>& table, std::span<const std::size_t> shape) {
+  [[nodiscard]] Blocks read_blocks(Entry& entry, std::string_view quant_type, const std::array<float, 16>& table,
+                                   std::span<const std::size_t> shape) {
     static constexpr std::array<Dtype, 6> storage{Dtype::U8, Dtype::I8, Dtype::F16, Dtype::BF16, Dtype::F32, Dtype::F64};
     if (std::ranges::find(storage, entry.tensor->dtype) == storage.end()) {
       fail(entry, "4-bit codes stored as U8, I8, F16, BF16, F32 or F64", std::string(name(entry.tensor->dtype)));
     }
     if (shape.size() != 2) fail<shape_error>(entry, to_string(shape), "a quantised matrix");
-    if (shape[0] == 0 || shape[1] > (std::size_t{1} << 62U) / shape[0]) fail<shape_error>(entry, "fewer than 2^62 elements", to_string(shape));
+    if (shape[0] == 0 || shape[1] > (std::size_t{1} << 62U) / shape[0])
+      fail<shape_error>(entry, "fewer than 2^62 elements", to_string(shape));
 
     Entry *state_entry = nullptr, *absmax = nullptr, *map = nullptr, *nested_absmax = nullptr, *nested_map = nullptr;
     for (Entry& companion : companions(entry)) {
       const std::string_view suffix = companion.name.substr(entry.name.size());
       companion.used = true;
-      if (suffix.starts_with(quant_state_prefix)) state_entry = &companion;
-      else if (suffix == ".absmax") absmax = &companion;
-      else if (suffix == ".quant_map") map = &companion;
-      else if (suffix == ".nested_absmax") nested_absmax = &companion;
-      else if (suffix == ".nested_quant_map") nested_map = &companion;
-      else fail(companion, "a known part of a quantised tensor", std::string(suffix.substr(1)));
+      if (suffix.starts_with(quant_state_prefix))
+        state_entry = &companion;
+      else if (suffix == ".absmax")
+        absmax = &companion;
+      else if (suffix == ".quant_map")
+        map = &companion;
+      else if (suffix == ".nested_absmax")
+        nested_absmax = &companion;
+      else if (suffix == ".nested_quant_map")
+        nested_map = &companion;
+      else
+        fail(companion, "a known part of a quantised tensor", std::string(suffix.substr(1)));
     }
     const auto part = [&](const Entry* companion, std::string_view suffix, Dtype dtype, std::size_t count) -> const Entry& {
       if (companion == nullptr) fail(entry, concat("a tensor ", entry.name, suffix), "none of this name");
       if (companion->tensor->dtype != dtype || companion->tensor->size() != count) {
-        fail(*companion, concat(count, " elements of ", name(dtype)), concat(companion->tensor->size(), " of ", name(companion->tensor->dtype)));
+        fail(*companion, concat(count, " elements of ", name(dtype)),
+             concat(companion->tensor->size(), " of ", name(companion->tensor->dtype)));
       }
       return *companion;
     };
@@ -425,10 +460,12 @@ class Checkpoint {
     };
 
     const bool nested = nested_absmax != nullptr;
-    const QuantState state = read_quant_state(part(state_entry, quant_state_prefix, Dtype::U8, state_entry->tensor->size()), quant_type, shape, nested);
+    const QuantState state =
+        read_quant_state(part(state_entry, quant_state_prefix, Dtype::U8, state_entry->tensor->size()), quant_type, shape, nested);
     const std::size_t count = shape[0] * shape[1], blocks = (count + state.block - 1) / state.block;
     const std::size_t item = bits(entry.tensor->dtype) / 8, bytes = ((count + 1) / 2 + item - 1) / item * item;
-    if (entry.tensor->bytes.size() != bytes) fail<shape_error>(entry, concat(bytes, " bytes of codes for ", to_string(shape)), concat(entry.tensor->bytes.size()));
+    if (entry.tensor->bytes.size() != bytes)
+      fail<shape_error>(entry, concat(bytes, " bytes of codes for ", to_string(shape)), concat(entry.tensor->bytes.size()));
 
     const float* const stored_table = finite(part(map, ".quant_map", Dtype::F32, table.size()));
     for (std::size_t code = 0; code < table.size(); ++code) {
@@ -440,7 +477,8 @@ class Checkpoint {
     Blocks result{.codes = reinterpret_cast<const std::uint8_t*>(entry.tensor->bytes.data()), .block = state.block};
     if (nested) {
       result.absmax_codes = elements<std::uint8_t>(part(absmax, ".absmax", Dtype::U8, blocks));
-      result.nested_absmax = finite(part(nested_absmax, ".nested_absmax", Dtype::F32, (blocks + state.nested_block - 1) / state.nested_block));
+      result.nested_absmax =
+          finite(part(nested_absmax, ".nested_absmax", Dtype::F32, (blocks + state.nested_block - 1) / state.nested_block));
       result.nested_map = finite(part(nested_map, ".nested_quant_map", Dtype::F32, 256));
       result.nested_block = state.nested_block;
       result.nested_offset = state.nested_offset;

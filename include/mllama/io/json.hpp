@@ -6,16 +6,14 @@
 #include <cstddef>
 #include <cstring>
 #include <limits>
+#include <mllama/core/check.hpp>
+#include <mllama/io/mapped_file.hpp>
+#include <nlohmann/json.hpp>
 #include <string>
 #include <string_view>
 #include <type_traits>
 #include <utility>
 #include <vector>
-
-#include <nlohmann/json.hpp>
-
-#include <mllama/core/check.hpp>
-#include <mllama/io/mapped_file.hpp>
 
 /// JSON of untrusted files. This is the only header that includes the JSON library.
 
@@ -25,9 +23,9 @@ using json = nlohmann::json;
 
 /// What a document may ask for at most.
 struct JsonLimits {
-  std::size_t depth = 64;                        ///< of nested arrays and objects
-  std::size_t values = std::size_t{1} << 22U;    ///< of any kind; each takes up to a hundred bytes of memory
-  std::size_t bytes = std::size_t{64} << 20U;    ///< of text; the tokenizer of Llama 3 has 9 to 17 MB
+  std::size_t depth = 64;                      ///< of nested arrays and objects
+  std::size_t values = std::size_t{1} << 22U;  ///< of any kind; each takes up to a hundred bytes of memory
+  std::size_t bytes = std::size_t{64} << 20U;  ///< of text; the tokenizer of Llama 3 has 9 to 17 MB
 };
 
 namespace detail {
@@ -124,8 +122,8 @@ class JsonBuilder final : public JsonReceiver {
     return true;
   }
 
-  std::vector<json*> open_;   ///< containers that have begun and not ended
-  json* member_ = nullptr;    ///< where the value after a key goes
+  std::vector<json*> open_;  ///< containers that have begun and not ended
+  json* member_ = nullptr;   ///< where the value after a key goes
 };
 
 /// Gives the parts of `text` to `receiver`.
@@ -169,6 +167,7 @@ class JsonField {
 
   /// Absent and null are the same to all of Hugging Face's files that this library reads.
   [[nodiscard]] bool present() const noexcept { return value_ != nullptr && !value_->is_null(); }
+  [[nodiscard]] bool is_null() const noexcept { return value_ != nullptr && value_->is_null(); }
   [[nodiscard]] const std::string& file() const noexcept { return file_; }
   /// Keys from the root, with dots.
   [[nodiscard]] const std::string& name() const noexcept { return name_; }
@@ -245,7 +244,8 @@ class JsonField {
   /// Throws: this field is not what it should be.
   template <class Error = format_error>
   [[noreturn]] void fail(std::string expected, std::string note = {}) const {
-    throw Error(Fault{.file = file_, .field = name_, .expected = std::move(expected), .found = describe(), .note = std::move(note)});
+    throw Error(
+        Fault{.file = file_, .field = name_, .expected = std::move(expected), .found = describe(), .note = std::move(note)});
   }
 
  private:
@@ -260,14 +260,22 @@ class JsonField {
   [[nodiscard]] std::string describe() const {
     if (value_ == nullptr) return "nothing";
     switch (value_->type()) {
-      case json::value_t::string: return concat('"', value_->get_ref<const std::string&>(), '"');
-      case json::value_t::boolean: return concat(value_->get<bool>());
-      case json::value_t::number_integer: return concat(value_->get_ref<const json::number_integer_t&>());
-      case json::value_t::number_unsigned: return concat(value_->get_ref<const json::number_unsigned_t&>());
-      case json::value_t::number_float: return concat("the floating-point number ", value_->get_ref<const json::number_float_t&>());
-      case json::value_t::array: return concat("an array of ", value_->size());
-      case json::value_t::object: return "an object";
-      default: return "null";
+      case json::value_t::string:
+        return concat('"', value_->get_ref<const std::string&>(), '"');
+      case json::value_t::boolean:
+        return concat(value_->get<bool>());
+      case json::value_t::number_integer:
+        return concat(value_->get_ref<const json::number_integer_t&>());
+      case json::value_t::number_unsigned:
+        return concat(value_->get_ref<const json::number_unsigned_t&>());
+      case json::value_t::number_float:
+        return concat("the floating-point number ", value_->get_ref<const json::number_float_t&>());
+      case json::value_t::array:
+        return concat("an array of ", value_->size());
+      case json::value_t::object:
+        return "an object";
+      default:
+        return "null";
     }
   }
 

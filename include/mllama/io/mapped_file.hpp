@@ -1,20 +1,19 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-#include <cerrno>
-#include <cstddef>
-#include <span>
-#include <string>
-#include <string_view>
-#include <system_error>
-#include <utility>
-
 #include <fcntl.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <cerrno>
+#include <cstddef>
 #include <mllama/core/check.hpp>
+#include <span>
+#include <string>
+#include <string_view>
+#include <system_error>
+#include <utility>
 
 namespace mllama {
 
@@ -22,8 +21,8 @@ namespace detail {
 
 /// The fault of a system call that has just failed.
 inline Fault system_fault(const std::string& file, std::string_view action, int code = errno) {
-  return Fault{.file = file, .field = {}, .expected = {}, .found = {},
-               .note = concat(action, ": ", std::system_category().message(code))};
+  return Fault{
+      .file = file, .field = {}, .expected = {}, .found = {}, .note = concat(action, ": ", std::system_category().message(code))};
 }
 
 /// A file descriptor that is closed with its scope.
@@ -62,8 +61,11 @@ class MappedFile {
     struct stat status {};
     if (::fstat(file.number(), &status) != 0) throw file_error(detail::system_fault(path, "cannot read"));
     if (!S_ISREG(status.st_mode)) {
-      throw file_error(Fault{.file = path, .field = {}, .expected = "a regular file",
-                             .found = S_ISDIR(status.st_mode) ? "a folder" : "a pipe, socket or device", .note = {}});
+      throw file_error(Fault{.file = path,
+                             .field = {},
+                             .expected = "a regular file",
+                             .found = S_ISDIR(status.st_mode) ? "a folder" : "a pipe, socket or device",
+                             .note = {}});
     }
     size_ = static_cast<std::size_t>(status.st_size);
     if (size_ == 0) return;  // nothing can be mapped, and nothing needs to be

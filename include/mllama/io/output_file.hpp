@@ -1,17 +1,16 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-#include <cerrno>
-#include <cstddef>
-#include <cstdio>
-#include <span>
-#include <string>
-
 #include <fcntl.h>
 #include <unistd.h>
 
+#include <cerrno>
+#include <cstddef>
+#include <cstdio>
 #include <mllama/core/check.hpp>
 #include <mllama/io/mapped_file.hpp>
+#include <span>
+#include <string>
 
 namespace mllama {
 

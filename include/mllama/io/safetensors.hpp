@@ -8,6 +8,10 @@
 #include <iterator>
 #include <limits>
 #include <map>
+#include <mllama/core/check.hpp>
+#include <mllama/io/json.hpp>
+#include <mllama/io/mapped_file.hpp>
+#include <mllama/io/output_file.hpp>
 #include <numeric>
 #include <optional>
 #include <span>
@@ -16,19 +20,34 @@
 #include <utility>
 #include <vector>
 
-#include <mllama/core/check.hpp>
-#include <mllama/io/json.hpp>
-#include <mllama/io/mapped_file.hpp>
-#include <mllama/io/output_file.hpp>
-
 /// Safetensors files: a JSON header that names tensors, and their bytes.
 
 namespace mllama {
 
 /// Element types, narrowest first as the reference writer orders them.
 enum class Dtype : std::uint8_t {
-  BOOL, F4, F6_E2M3, F6_E3M2, U8, I8, F8_E5M2, F8_E4M3, F8_E8M0, F8_E4M3FNUZ, F8_E5M2FNUZ, I16, U16, F16, BF16, I32, U32, F32, F64, I64,
-  U64, C64
+  BOOL,
+  F4,
+  F6_E2M3,
+  F6_E3M2,
+  U8,
+  I8,
+  F8_E5M2,
+  F8_E4M3,
+  F8_E8M0,
+  F8_E4M3FNUZ,
+  F8_E5M2FNUZ,
+  I16,
+  U16,
+  F16,
+  BF16,
+  I32,
+  U32,
+  F32,
+  F64,
+  I64,
+  U64,
+  C64
 };
 
 namespace detail {
@@ -37,15 +56,18 @@ struct DtypeFacts {
   std::size_t bits;
 };
 inline constexpr auto dtype_facts = std::to_array<DtypeFacts>({
-    {"BOOL", 8}, {"F4", 4}, {"F6_E2M3", 6}, {"F6_E3M2", 6}, {"U8", 8}, {"I8", 8}, {"F8_E5M2", 8}, {"F8_E4M3", 8}, {"F8_E8M0", 8},
-    {"F8_E4M3FNUZ", 8}, {"F8_E5M2FNUZ", 8}, {"I16", 16}, {"U16", 16}, {"F16", 16}, {"BF16", 16}, {"I32", 32}, {"U32", 32}, {"F32", 32},
-    {"F64", 64}, {"I64", 64}, {"U64", 64}, {"C64", 64},
+    {"BOOL", 8},    {"F4", 4},      {"F6_E2M3", 6}, {"F6_E3M2", 6},     {"U8", 8},          {"I8", 8},
+    {"F8_E5M2", 8}, {"F8_E4M3", 8}, {"F8_E8M0", 8}, {"F8_E4M3FNUZ", 8}, {"F8_E5M2FNUZ", 8}, {"I16", 16},
+    {"U16", 16},    {"F16", 16},    {"BF16", 16},   {"I32", 32},        {"U32", 32},        {"F32", 32},
+    {"F64", 64},    {"I64", 64},    {"U64", 64},    {"C64", 64},
 });
 static_assert(dtype_facts[static_cast<std::size_t>(Dtype::C64)].name == "C64");
 }  // namespace detail
 
 /// As files spell it.
-[[nodiscard]] constexpr std::string_view name(Dtype dtype) noexcept { return detail::dtype_facts[static_cast<std::size_t>(dtype)].name; }
+[[nodiscard]] constexpr std::string_view name(Dtype dtype) noexcept {
+  return detail::dtype_facts[static_cast<std::size_t>(dtype)].name;
+}
 /// Of one element.
 [[nodiscard]] constexpr std::size_t bits(Dtype dtype) noexcept { return detail::dtype_facts[static_cast<std::size_t>(dtype)].bits; }
 
@@ -163,7 +185,10 @@ class SafetensorsHeader final : public JsonReceiver {
     if (depth() == 1 || (depth() == 2 && in_metadata_)) {
       name_ = std::move(text);
     } else if (depth() == 2) {
-      member_ = text == "dtype" ? Member::dtype : text == "shape" ? Member::shape : text == "data_offsets" ? Member::data_offsets : Member::unknown;
+      member_ = text == "dtype"          ? Member::dtype
+                : text == "shape"        ? Member::shape
+                : text == "data_offsets" ? Member::data_offsets
+                                         : Member::unknown;
       if (member_ != Member::unknown && std::exchange(has_[static_cast<std::size_t>(member_)], true)) {
         fail(concat("has ", text, " twice"), name_);
       }
@@ -184,7 +209,8 @@ class SafetensorsHeader final : public JsonReceiver {
     if (depth() == 2 && in_metadata_) expected = "a string";
     if (depth() >= 2 && !in_metadata_) {
       expected = concat(name(member_), " to be ",
-                        member_ == Member::dtype ? "the name of an element type" : "an array of integers from 0 to 2^63-1, without sign, fraction or exponent");
+                        member_ == Member::dtype ? "the name of an element type"
+                                                 : "an array of integers from 0 to 2^63-1, without sign, fraction or exponent");
     }
     fail({.file = {}, .field = name_, .expected = std::move(expected), .found = std::string(found), .note = {}});
   }
@@ -224,10 +250,14 @@ class SafetensorsHeader final : public JsonReceiver {
 
 /// Checks everything that the format demands of a header, `text`, in front of `data_size` bytes, and returns its tensors in the
 /// order of their bytes.
-[[nodiscard]] inline SafetensorsHeader read_safetensors_header(std::string_view text, std::size_t data_size, std::string_view file) {
+[[nodiscard]] inline SafetensorsHeader read_safetensors_header(std::string_view text, std::size_t data_size,
+                                                               std::string_view file) {
   const auto fail = [&](std::string_view tensor, std::string expected, std::string found, std::string note = {}) {
-    throw format_error(Fault{.file = std::string(file), .field = std::string(tensor), .expected = std::move(expected),
-                             .found = std::move(found), .note = std::move(note)});
+    throw format_error(Fault{.file = std::string(file),
+                             .field = std::string(tensor),
+                             .expected = std::move(expected),
+                             .found = std::move(found),
+                             .note = std::move(note)});
   };
   SafetensorsHeader header(file);
   // White space in front is tolerated, as by the reference; the byte order mark that the JSON parser would skip is not.
@@ -252,7 +282,8 @@ class SafetensorsHeader final : public JsonReceiver {
     if (*size != last - first) fail(tensor.name, concat(*size, " bytes for ", what), concat(last - first));
     begin = last;
   }
-  if (begin != data_size) fail({}, concat(begin, " bytes of tensors"), concat(data_size), "the file is cut short or has trailing bytes");
+  if (begin != data_size)
+    fail({}, concat(begin, " bytes of tensors"), concat(data_size), "the file is cut short or has trailing bytes");
   return header;
 }
 
@@ -277,13 +308,15 @@ class SafetensorsHeader final : public JsonReceiver {
 
 /// A safetensors file, mapped. Every rule of the format has been checked; the tensors' bytes are read when they are used.
 /// Moving it leaves names and bytes in place.
-/// Errors:  file_error; format_error that names the tensor. Beyond the reference reader it rejects equal names, names with NUL, more
+/// Errors:  file_error; format_error that names the tensor. Beyond the reference reader it rejects equal names, names with NUL,
+/// more
 ///          than 8 axes, a million tensors or 100 000 metadata entries.
 class Safetensors {
  public:
   explicit Safetensors(const std::string& path) : file_(path) {
     const auto fail = [&](std::string expected, std::string found) {
-      throw format_error(Fault{.file = path, .field = "header", .expected = std::move(expected), .found = std::move(found), .note = {}});
+      throw format_error(
+          Fault{.file = path, .field = "header", .expected = std::move(expected), .found = std::move(found), .note = {}});
     };
     const std::span<const std::byte> bytes = file_.bytes();
     if (bytes.size() < 8) fail("a safetensors file of at least 8 bytes", concat(bytes.size(), " bytes"));
