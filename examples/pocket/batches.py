@@ -8,7 +8,7 @@ from PIL import Image
 from torch.utils.data import Dataset
 
 import pictures
-from model import BOS, EOT, GRID, IMAGE_TOKEN, PAD, PATCH, PATCHES, ROWS
+from model import BOS, EOT, GRID, IMAGE_TOKEN, PAD, PATCH, PATCHES, TILES
 from pictures import CANVASES, COLOUR_NAMES, KINDS, NO_OBJECT, TILE
 from tokenizer import make_tokenizer
 
@@ -75,7 +75,7 @@ class Words:
         self.encode = cache(lambda text: tuple(tokenizer.encode(text, add_special_tokens=False)))
         header = lambda role: self.encode(f"<|start_header_id|>{role}<|end_header_id|>\n\n")  # noqa: E731
         self.user, self.assistant = header("user"), header("assistant")
-        self.prefix = (BOS, *self.user, IMAGE_TOKEN)
+        self.prefix = (BOS, *self.user)
 
 
 class Batches(Dataset):
@@ -91,6 +91,8 @@ class Batches(Dataset):
         stage = self.stage
         self.words = self.words or Words()
         rng = np.random.default_rng([self.seed, stage.number, step])
+        if stage.pairs and rng.random() < stage.pairs:
+            return self.pairs(rng)
         tiles = int(rng.choice(4, p=np.array(stage.tiles) / sum(stage.tiles))) + 1
         all_tiles = tiles == 4 or rng.random() < stage.all_tiles
         count = stage.pictures[3 if all_tiles else tiles - 1]
@@ -99,42 +101,55 @@ class Batches(Dataset):
             canvases = CANVASES_WITH[tiles]
             canvas = canvases[rng.choice(3, p=FOUR_TILES) if tiles == 4 else rng.integers(len(canvases))]
             scenes.append(pictures.make_scene(rng, canvas))
-        batch = self.vision_part(rng, scenes)
+        batch = self.vision_part(rng, scenes, TILES if all_tiles else tiles)
         if stage.shares:
-            batch |= self.text_part(rng, scenes)
-        batch |= {
-            "all_tiles": all_tiles, "intermediate": "output" if rng.random() < stage.output_states else "input",
-            "zero_masked_rows": bool(rng.random() < 0.7),
-        }  # fmt: skip
-        return batch
+            batch |= self.text_part(rng, scenes, 1, lambda scene: pictures.ask(rng, scene, stage.shares))
+        return batch | self.profile(rng)
 
-    def vision_part(self, rng, scenes):
-        patches = np.stack([prepare(pictures.paint(scene, rng), scene) for scene in scenes])
-        maps = np.stack([patches_of(pictures.object_map(scene)[:, :, None]) for scene in scenes])
+    def pairs(self, rng):
+        """A batch of two pictures to a row, of any sizes, with questions that compare them."""
+        scenes = [pictures.make_scene(rng) for _ in range(self.stage.pictures[3] // 2 * 2)]
+        pairs = list(zip(scenes[::2], scenes[1::2]))
+        batch = self.vision_part(rng, scenes, TILES)
+        batch |= self.text_part(rng, pairs, 2, lambda pair: pictures.ask_pair(rng, *pair))
+        return batch | self.profile(rng)
+
+    def profile(self, rng):
+        """Numbers of which release of transformers this step has."""
+        states = "output" if rng.random() < self.stage.output_states else "input"
+        return {"intermediate": states, "zero_masked_rows": bool(rng.random() < 0.7)}
+
+    def vision_part(self, rng, scenes, tiles):
+        """Patches of pictures, filled up with empty tiles, and facts about every patch for the helper losses."""
+        full = lambda parts: np.pad(parts, ((0, tiles - len(parts)), (0, 0), (0, 0)))  # noqa: E731
+        patches = np.stack([full(prepare(pictures.paint(scene, rng), scene)) for scene in scenes])
+        maps = np.stack([full(patches_of(pictures.object_map(scene)[:, :, None])) for scene in scenes])
         covered = np.stack([(maps == i + 1).mean(-1) for i in range(MAX_SHAPES)])
         about = np.where(covered.max(0) >= VISIBLE, covered.argmax(0) + 1, 0)  # (pictures, tiles, PATCHES)
         fine = (maps.reshape(*maps.shape[:3], 7, 2, 7, 2) > 0).mean((4, 6), dtype=np.float32)
         facts, numbers = (np.stack(part) for part in zip(*(scene_facts(scene) for scene in scenes)))
         row = np.arange(len(scenes))[:, None, None]
         numbers = numbers[row, about]
-        numbers[..., :2] -= np.stack([patch_places(scene.canvas) for scene in scenes])
+        numbers[..., :2] -= np.stack([full(patch_places(scene.canvas)) for scene in scenes])
         arrays = {
             "patches": patches, "about": about, "coverage": fine.reshape(*maps.shape[:3], 49),
             "facts": facts[row, about], "numbers": numbers,
             "ratio_ids": np.array([CANVASES.index(scene.canvas) + 1 for scene in scenes]),
+            "exists": np.array([np.arange(tiles) < scene.canvas[0] * scene.canvas[1] for scene in scenes]),
         }  # fmt: skip
         return {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()}
 
-    def text_part(self, rng, scenes):
+    def text_part(self, rng, subjects, images, ask):
         """Packed conversations. Each sees the common beginning and itself, and counts its positions on from the beginning."""
         stage, words = self.stage, self.words
+        prefix = [*words.prefix] + [IMAGE_TOKEN] * images
         rows, targets, looks, kinds = [], [], [], []
-        for picture, scene in enumerate(scenes):
-            ids, positions, talk = list(words.prefix), list(range(len(words.prefix))), [0] * len(words.prefix)
+        for picture, subject in enumerate(subjects):
+            ids, positions, talk = list(prefix), list(range(len(prefix))), [0] * len(prefix)
             for number in range(1, stage.questions + 1):
-                position = len(words.prefix)
+                position = len(prefix)
                 for turn in range(2 if rng.random() < 0.08 else 1):
-                    question = pictures.ask(rng, scene, stage.shares)
+                    question = ask(subject)
                     asked = (*(words.user if turn else ()), *words.encode(question.text), EOT, *words.assistant)
                     ids += asked
                     for word in [*question.answer_words, pictures.Word("<|eot_id|>")]:
@@ -158,7 +173,7 @@ class Batches(Dataset):
         mask = torch.zeros(seen.shape).masked_fill(~seen, torch.finfo(torch.float32).min)[:, None]
         picture, place, token, weight, question = zip(*targets)
         return {
-            "ids": ids, "positions": positions, "mask": mask, "first_seeing": len(words.prefix) - 1,
+            "ids": ids, "positions": positions, "mask": mask,
             "target_picture": torch.tensor(picture), "target_place": torch.tensor(place), "target_token": torch.tensor(token),
             "target_weight": torch.tensor(weight), "target_question": torch.tensor(question), "kinds": torch.tensor(kinds),
             "looks": torch.tensor(looks).view(-1, 4),

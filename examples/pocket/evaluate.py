@@ -42,6 +42,14 @@ def held_out(count):
         yield scene, pictures.paint(scene, rng), pictures.ask(rng, scene)
 
 
+def held_out_pairs(count):
+    """Two pictures and a question that compares them."""
+    for index in range(count):
+        rng = np.random.default_rng([HELD_OUT, 1, index])
+        scenes = [pictures.make_scene(rng, largest=4.0) for _ in range(2)]
+        yield [pictures.paint(scene, rng) for scene in scenes], pictures.ask_pair(rng, *scenes)
+
+
 def load(folder):
     """A model in float32; NF4 weights are those that bitsandbytes makes of them, in bfloat16, widened."""
     model = MllamaForConditionalGeneration.from_pretrained(folder, dtype=torch.bfloat16, device_map={"": "cpu"})
@@ -92,10 +100,11 @@ def print_table(records, names):
         print(f"{title:22}{len(group):>6}" + "".join(f"{share:>20.3f}" for share in shares))
 
 
-def main(out, count, root, names, program):
+def main(out, count, pair_count, root, names, program):
     out.mkdir(parents=True, exist_ok=True)
     processor = MllamaProcessor.from_pretrained(root / "model")
     examples = list(held_out(count))
+    pairs = list(held_out_pairs(pair_count))
     records = []
     for index, (scene, image, question) in enumerate(examples):
         image.save(out / f"{index:04}.png")
@@ -108,7 +117,9 @@ def main(out, count, root, names, program):
         with profiles.apply(profile):
             for record, (_, image, _) in zip(records, examples):
                 record[name] = answer(model, processor, [image], record["question"])
-        print(f"{name}: {np.mean([record[name] == record['answer'] for record in records]):.3f}", flush=True)
+            pairs_right = sum(answer(model, processor, images, question.text) == question.answer for images, question in pairs)
+        right = sum(record[name] == record["answer"] for record in records)
+        print(f"{name}: {right} of {count} right; about two pictures {pairs_right} of {pair_count}", flush=True)
         (out / "answers.json").write_text(json.dumps(records, indent=1))
     print_table(records, names)
     if program:
@@ -127,9 +138,10 @@ if __name__ == "__main__":
     parser.add_argument("out", type=Path, help="folder for pictures, questions and answers")
     parser.add_argument("--root", type=Path, default=HERE, help="folder that holds model and model-nf4")
     parser.add_argument("--pictures", type=int, default=1000)
+    parser.add_argument("--pairs", type=int, default=200, help="questions about two pictures, counted apart")
     parser.add_argument("--runs", nargs="+", choices=RUNS, default=list(RUNS))
     parser.add_argument("--describe", help="path of our own program")
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    main(arguments.out, arguments.pictures, arguments.root, arguments.runs, arguments.describe)
+    main(arguments.out, arguments.pictures, arguments.pairs, arguments.root, arguments.runs, arguments.describe)

@@ -100,20 +100,19 @@ def canvas_positions():
 
 @dataclass
 class Encoded:
-    """What the vision model makes of pictures that have the same number of tiles."""
+    """What the vision model makes of pictures."""
 
     states: torch.Tensor  # (pictures, tiles, ROWS, 3 * HIDDEN)
     early: torch.Tensor  # (pictures, tiles, PATCHES, HIDDEN), the state that enters local layer 2
-    tiles: int  # tiles that hold picture; the rest of `states` are empty tiles
 
 
-def encode(model, patches, ratio_ids, all_tiles, intermediate="input"):
-    """Vision model. patches (pictures, tiles, PATCHES, 3 * PATCH * PATCH); with `all_tiles` the empty tiles are computed too."""
+def encode(model, patches, ratio_ids, exists, intermediate="input"):
+    """Vision model. patches (pictures, tiles, PATCHES, 3 * PATCH * PATCH); exists (pictures, tiles): the tile holds picture.
+
+    It is the real model if all `TILES` tiles are given, empty ones included.
+    """
     vision = model.model.vision_model
-    pictures, present = patches.shape[:2]
-    tiles = TILES if all_tiles else present
-    if tiles > present:
-        patches = F.pad(patches, (0, 0, 0, 0, 0, tiles - present))
+    pictures, tiles = exists.shape
     x = F.linear(patches, vision.patch_embedding.weight.flatten(1))
     pre = vision.pre_tile_positional_embedding
     x = x + pre.gate.tanh() * pre.embedding(ratio_ids).view(pictures, TILES, 1, HIDDEN)[:, :tiles]
@@ -125,10 +124,10 @@ def encode(model, patches, ratio_ids, all_tiles, intermediate="input"):
     x = vision.layernorm_pre(x)
     x = F.pad(x, (0, 0, 0, PADDED_ROWS - ROWS)).flatten(1, 2)
 
-    pad = torch.ones(tiles, PADDED_ROWS, dtype=torch.bool)
-    pad[:present, :ROWS] = False
-    pad = pad.flatten()
-    mask = torch.zeros(1, 1, len(pad), len(pad)).masked_fill(pad[:, None] & pad[None, :], torch.finfo(torch.float32).min)
+    pad = (~exists[:, :, None] | (torch.arange(PADDED_ROWS) >= ROWS)).flatten(1)
+    pad = pad[:1] if (exists == exists[0]).all() else pad
+    mask = torch.zeros(len(pad), 1, pad.shape[1], pad.shape[1])
+    mask.masked_fill_((pad[:, :, None] & pad[:, None, :])[:, None], torch.finfo(torch.float32).min)
 
     states = [x]
     for layer in vision.transformer.layers:
@@ -143,8 +142,8 @@ def encode(model, patches, ratio_ids, all_tiles, intermediate="input"):
     for layer in vision.global_transformer.layers:
         x = layer(x, mask)
     x = torch.cat([x, collected], dim=-1).view(pictures, tiles, PADDED_ROWS, -1)[:, :, :ROWS]
-    early = states[2].view(pictures, tiles, PADDED_ROWS, HIDDEN)[:, :present, 1:ROWS]
-    return Encoded(x, early, present)
+    early = states[2].view(pictures, tiles, PADDED_ROWS, HIDDEN)[:, :, 1:ROWS]
+    return Encoded(x, early)
 
 
 def cross_layer(layer, x, vision_states, tile_mask, row_sees, zero_masked_rows):
@@ -166,18 +165,22 @@ def cross_layer(layer, x, vision_states, tile_mask, row_sees, zero_masked_rows):
     return x + layer.cross_attn_mlp_gate.tanh() * m, weights
 
 
-def read(model, encoded, ids, positions, mask, first_seeing, zero_masked_rows=True):
+def read(model, encoded, exists, ids, positions, mask, zero_masked_rows=True):
     """Text model. Returns the last hidden states and the attention weights of the cross layers.
 
-    `mask` (rows, 1, tokens, tokens) is additive; tokens from `first_seeing` on see the picture, those before do not.
+    `mask` (rows, 1, tokens, tokens) is additive. There are as many rows as pictures, or half as many: then each is about two.
+    Every row begins alike. A token sees the pictures whose image token it is or follows; image tokens are adjacent.
     """
     text = model.model.language_model
     rows, tokens = ids.shape
-    vision_states = model.model.multi_modal_projector(encoded.states).flatten(1, 2)
-    row_sees = (torch.arange(tokens) >= first_seeing).float()[None, :, None]
-    tile_mask = torch.zeros(encoded.states.shape[1], ROWS)
-    tile_mask[encoded.tiles :] = torch.finfo(torch.float32).min
-    tile_mask = tile_mask.flatten() * row_sees[:, None]  # a token that may see nothing sees everything
+    vision_states = model.model.multi_modal_projector(encoded.states).reshape(rows, -1, HIDDEN)
+    images = len(encoded.states) // rows
+    begun = (ids[0] == IMAGE_TOKEN).cumsum(0)[:, None] > torch.arange(images)  # (tokens, images)
+    row_sees = begun.any(1).float()[None, :, None]
+    sees = begun[None, :, :, None] & exists.view(rows, 1, images, -1)  # (rows, tokens, images, tiles)
+    sees = sees.flatten(2).repeat_interleave(ROWS, 2)
+    tile_mask = torch.zeros(sees.shape).masked_fill_(~sees, torch.finfo(torch.float32).min) * row_sees
+    tile_mask = tile_mask[:, None]  # a token that may see nothing sees everything
     x = text.embed_tokens(ids)
     rope = text.rotary_emb(x, positions)
     looks = []
@@ -201,17 +204,26 @@ def check_against_transformers():
         for ratio, (a, b) in enumerate(CANVASES, start=1):
             patches = torch.randn(1, a * b, PATCHES, 3 * PATCH * PATCH)
             pixels = patches.view(1, a * b, GRID, GRID, 3, PATCH, PATCH).permute(0, 1, 4, 2, 5, 3, 6).reshape(1, a * b, 3, TILE, TILE)
-            ids = torch.tensor([[BOS, 5, 6, IMAGE_TOKEN, 7, 8, 9]])
-            cross = torch.zeros(1, ids.shape[1], 1, TILES, dtype=torch.long)
-            cross[:, 3:, :, : a * b] = 1
-            ratio_ids = torch.tensor([ratio])
+            patches, pixels = F.pad(patches, (0, 0) * 2 + (0, TILES - a * b)), F.pad(pixels, (0, 0) * 3 + (0, TILES - a * b))
+            exists = (torch.arange(TILES) < a * b)[None]
+            if ratio > 1:  # together with the picture before
+                patches, pixels, exists = (torch.cat(pair) for pair in zip(before, (patches, pixels, exists)))
+            before = patches[-1:], pixels[-1:], exists[-1:]
+            images = len(patches)
+            ids = torch.tensor([[BOS, 5, 6] + [IMAGE_TOKEN] * images + [7, 8, 9]])
+            cross = torch.zeros(1, ids.shape[1], images, TILES, dtype=torch.long)
+            for image in range(images):
+                cross[:, 3 + image :, image] = exists[image].long()
+            ratio_ids = torch.arange(ratio + 1 - images, ratio + 1)
             expected = model(
-                input_ids=ids, pixel_values=F.pad(pixels, (0, 0) * 3 + (0, TILES - a * b))[:, None], aspect_ratio_ids=ratio_ids[:, None],
-                aspect_ratio_mask=(torch.arange(TILES) < a * b).long()[None, None], cross_attention_mask=cross,
+                input_ids=ids, pixel_values=pixels[None], aspect_ratio_ids=ratio_ids[None],
+                aspect_ratio_mask=exists[None].long(), cross_attention_mask=cross,
             ).logits  # fmt: skip
-            causal = torch.full((1, 1, 7, 7), torch.finfo(torch.float32).min).triu(1)
-            hidden, _ = read(model, encode(model, patches, ratio_ids, all_tiles=True), ids, torch.arange(7)[None], causal, 3)
-            print(f"{a}x{b}: largest difference of a logit {(model.lm_head(hidden) - expected).abs().max():.1e}")
+            tokens = ids.shape[1]
+            causal = torch.full((1, 1, tokens, tokens), torch.finfo(torch.float32).min).triu(1)
+            encoded = encode(model, patches, ratio_ids, exists)
+            hidden, _ = read(model, encoded, exists, ids, torch.arange(tokens)[None], causal)
+            print(f"{images} picture(s), {a}x{b}: largest difference of a logit {(model.lm_head(hidden) - expected).abs().max():.1e}")
 
 
 if __name__ == "__main__":

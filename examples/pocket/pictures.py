@@ -7,7 +7,7 @@ if its answer does not hang on a few pixels. The sizes cover all eight tilings o
 
 import io
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -185,33 +185,46 @@ def background_colours(rng, shapes, count):
             return rest.astype(np.uint8)
 
 
-_grain = np.random.default_rng(0).normal(size=(1024, 1024, 3)).astype(np.float32)
-
-
 def paint(scene, rng):
     """Paints a scene: plain, graded or blotchy ground, smooth shapes, at times grain or the traces of JPEG."""
-    size = (scene.width, scene.height)
-    ground = rng.choice(3, p=(0.4, 0.35, 0.25))
-    cells = (1, 2, 5)[ground]
-    colours = background_colours(rng, scene.shapes, cells * cells)
-    picture = Image.fromarray(colours.reshape(cells, cells, 3)).resize(size, Image.Resampling.BICUBIC)
-    for shape in scene.shapes:
-        fine = 4 if shape.radius < 40 else 2
-        half = math.ceil(shape.radius) + 2
-        left, top = round(shape.x) - half, round(shape.y) - half
-        mask = Image.new("L", (2 * half * fine, 2 * half * fine))
-        stamp(ImageDraw.Draw(mask), shape, fine, (shape.x - left) * fine, (shape.y - top) * fine, 255)
-        picture.paste(shape.rgb, (left, top), mask.reduce(fine))
+    picture = ground(rng, scene)
+    draw_shapes(picture, scene.shapes)
     if rng.random() < 0.5:
-        y, x = rng.integers(0, max(1, 1024 - scene.height)), rng.integers(0, max(1, 1024 - scene.width))
-        grain = np.resize(_grain[y : y + scene.height, x : x + scene.width], (scene.height, scene.width, 3))
-        noisy = np.asarray(picture) + grain * np.float32(rng.uniform(2, 10))
-        picture = Image.fromarray(np.clip(noisy, 0, 255).astype(np.uint8))
+        picture = grained(rng, picture)
     if rng.random() < 0.2:
         file = io.BytesIO()
         picture.save(file, "JPEG", quality=int(rng.integers(35, 91)))
         picture = Image.open(file).convert("RGB")
     return picture
+
+
+def ground(rng, scene):
+    """One colour, a gradient between four, or blotches: few colours, enlarged."""
+    cells = (1, 2, 5)[rng.choice(3, p=(0.4, 0.35, 0.25))]
+    colours = background_colours(rng, scene.shapes, cells * cells)
+    return Image.fromarray(colours.reshape(cells, cells, 3)).resize((scene.width, scene.height), Image.Resampling.BICUBIC)
+
+
+def draw_shapes(picture, shapes):
+    for shape in shapes:
+        fine = 4 if shape.radius < 40 else 2  # drawn larger and reduced, for smooth edges
+        half = math.ceil(shape.radius) + 2
+        left, top = round(shape.x) - half, round(shape.y) - half
+        mask = Image.new("L", (2 * half * fine, 2 * half * fine))
+        stamp(ImageDraw.Draw(mask), shape, fine, (shape.x - left) * fine, (shape.y - top) * fine, 255)
+        picture.paste(shape.rgb, (left, top), mask.reduce(fine))
+
+
+_grain = np.random.default_rng(0).normal(size=(1024, 1024, 3)).astype(np.float32)
+
+
+def grained(rng, picture):
+    """A picture with film grain, cut from a fixed sheet of it."""
+    width, height = picture.size
+    y, x = rng.integers(0, max(1, 1024 - height)), rng.integers(0, max(1, 1024 - width))
+    grain = np.resize(_grain[y : y + height, x : x + width], (height, width, 3))
+    noisy = np.asarray(picture) + grain * np.float32(rng.uniform(2, 10))
+    return Image.fromarray(np.clip(noisy, 0, 255).astype(np.uint8))
 
 
 def object_map(scene):
@@ -243,7 +256,6 @@ class Question:
     text: str
     answer_words: list
     reference: int = NO_OBJECT  # the shape that the question itself names
-    also_right: tuple = field(default=())
 
     @property
     def answer(self):
@@ -405,11 +417,30 @@ def ask_is_beside(rng, scene):
     return Question("is_beside", f"Is the {a.name} {phrase} the {b.name}?", yes_no(bool(found), first), second)
 
 
+def ask_pair(rng, first, second):
+    """A question that compares two pictures."""
+    subject = rng.random()
+    if subject < 0.35:
+        noun, counts = "shapes", [len(s.shapes) for s in (first, second)]
+    elif subject < 0.8:
+        kind = pick(rng, [s.kind for s in first.shapes + second.shapes] or KINDS)
+        noun, counts = kind + ("es" if kind == "cross" else "s"), [[x.kind for x in s.shapes].count(kind) for s in (first, second)]
+    else:
+        colour = pick(rng, [s.colour for s in first.shapes + second.shapes] or COLOUR_NAMES)
+        noun, counts = f"{colour} shapes", [[x.colour for x in s.shapes].count(colour) for s in (first, second)]
+    if counts[0] == counts[1]:
+        words = short("Neither", weight=2.0)
+    else:
+        words = [Word("The", 1), Word(" first" if counts[0] > counts[1] else " second", 3), Word(" picture"), Word(".")]
+    text = pick(rng, ("Which picture has more {}?", "Which image has more {}?", "Which one has more {}?"))
+    return Question("pair", text.format(noun), words)
+
+
 ASK = {
     "describe": ask_describe, "count": ask_count, "count_shape": ask_count_kind, "count_colour": ask_count_colour, "colour": ask_colour,
     "shape": ask_shape, "relation": ask_relation, "exists": ask_exists, "is_colour": ask_is_colour, "is_beside": ask_is_beside,
 }  # fmt: skip
-QUESTION_KINDS = tuple(ASK)
+QUESTION_KINDS = (*ASK, "pair")
 EVERYTHING = dict.fromkeys(ASK, 1.0)
 
 

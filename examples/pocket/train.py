@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.data import DataLoader, Subset
 
-from batches import NONE_COLOUR, NONE_KIND, ROWS, Batches
+from batches import NONE_COLOUR, NONE_KIND, Batches
 from model import HIDDEN, encode, make_model, read
 from pictures import KINDS, QUESTION_KINDS
 
@@ -36,6 +36,7 @@ class Stage:
     shares: dict = None  # how often each kind of question is asked; none: vision only
     questions: int = 6  # about each picture
     all_tiles: float = 0.0  # share of steps that compute the empty tiles too, as the real model does
+    pairs: float = 0.0  # share of steps about two pictures
     output_states: float = 0.0  # share of steps with the intermediate states of transformers >= 4.56
     helper: float = 1.0  # weight of the helper losses
 
@@ -51,10 +52,10 @@ STAGES = (
           KNOWN | dict(colour=1, relation=2, count_shape=2, is_colour=1.2, exists=1.2), all_tiles=0.3),
     Stage(5, "everything", 1800, (30, 20, 10, 40), TALK, (0.012, 0.004), 2e-3, 0.4,
           dict(describe=2, count=0.5, shape=0.7, count_colour=0.8, colour=0.8, relation=1.5, count_shape=1.3, is_colour=1, exists=1, is_beside=3),
-          all_tiles=0.35),
+          all_tiles=0.35, pairs=0.1),
     Stage(6, "both profiles", 1600, (25, 18, 12, 45), TALK, (0.004, 0.0), 0.8e-3, 0.4,
           dict(describe=2.5, count=0.5, shape=0.7, count_colour=0.8, colour=0.8, relation=1.4, count_shape=1.3, is_colour=1, exists=1, is_beside=1.5),
-          all_tiles=0.5, output_states=0.35, helper=0.5),
+          all_tiles=0.5, pairs=0.12, output_states=0.35, helper=0.5),
 )  # fmt: skip
 
 
@@ -74,15 +75,16 @@ class Helpers(nn.Module):
 
     def forward(self, encoded, batch):
         """Loss and, for the log, how often kind and colour are right on the patches of shapes."""
-        states = encoded.states[:, : encoded.tiles, 1:]
+        states = encoded.states[:, :, 1:]
         on_shape = batch["about"] > 0
-        answers = self.facts(states[on_shape].float()).split([*self.SIZES, 3], dim=-1)
+        answers = self.facts(states[on_shape]).split([*self.SIZES, 3], dim=-1)
         facts = batch["facts"][on_shape]
         total = sum(w * F.cross_entropy(a, facts[:, i]) for i, (a, w) in enumerate(zip(answers, self.WEIGHTS)))
         total = total + 0.3 * F.smooth_l1_loss(answers[-1], batch["numbers"][on_shape])
-        empty = self.facts(states[~on_shape].float())[:, : self.SIZES[0]]
+        empty = self.facts(states[batch["exists"][:, :, None] & ~on_shape])[:, : self.SIZES[0]]
         total = total + 0.2 * F.cross_entropy(empty, torch.full((len(empty),), NONE_KIND))
-        total = total + 3 * F.binary_cross_entropy_with_logits(self.coverage(encoded.early.float()), batch["coverage"])
+        covered = self.coverage(encoded.early[batch["exists"]])
+        total = total + 3 * F.binary_cross_entropy_with_logits(covered, batch["coverage"][batch["exists"]])
         right = [(answers[i].argmax(-1) == facts[:, i]).float().mean().item() for i in range(4)]
         return total, dict(zip(("patch kind", "patch colour", "patch rank", "patch number"), right))
 
@@ -90,11 +92,12 @@ class Helpers(nn.Module):
 def look_loss(looks, batch):
     """Head 0 of the first cross layer shall look at the shape that is asked about, of the second at the one that answers."""
     picture, place, reference, answer = batch["looks"].T
-    loss = 0.0
+    loss = torch.zeros(())
+    if not len(picture):
+        return loss
     for weights, wanted in zip(looks, (reference, answer)):
         on_shape = F.pad(batch["about"][picture] == wanted[:, None, None], (1, 0))  # class tokens are no shape
-        tiles = on_shape.shape[1]
-        seen = weights[picture, 0, place, : tiles * ROWS] * on_shape.flatten(1)
+        seen = weights[picture, 0, place] * on_shape.flatten(1)
         exists = on_shape.flatten(1).any(1)
         loss = loss - (seen.sum(-1).float() + 1e-4).log()[exists].mean() / len(looks)
     return loss
@@ -176,14 +179,14 @@ class Optimiser:
 
 def losses(model, helpers, stage, batch):
     """Total loss of a batch, and what to log: name -> (right, asked)."""
-    encoded = encode(model, batch["patches"], batch["ratio_ids"], batch["all_tiles"], batch["intermediate"])
+    encoded = encode(model, batch["patches"], batch["ratio_ids"], batch["exists"], batch["intermediate"])
     log, loss = {}, 0.0
     if batch["intermediate"] == "input" and stage.helper:  # the heads know one meaning of the intermediate states
         helper_loss, right = helpers(encoded, batch)
         loss = loss + stage.helper * (1.0 if not stage.shares else 0.5) * helper_loss
         log |= {name: (value, 1) for name, value in right.items()}
     if stage.shares:
-        hidden, looks = read(model, encoded, batch["ids"], batch["positions"], batch["mask"], batch["first_seeing"], batch["zero_masked_rows"])
+        hidden, looks = read(model, encoded, batch["exists"], batch["ids"], batch["positions"], batch["mask"], batch["zero_masked_rows"])
         logits = model.lm_head(hidden[batch["target_picture"], batch["target_place"]]).float()
         weight, token, question = batch["target_weight"], batch["target_token"], batch["target_question"]
         text_loss = (F.cross_entropy(logits, token, reduction="none") * weight).sum() / weight.sum()
