@@ -1,0 +1,95 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <cstddef>
+#include <type_traits>
+#include <utility>
+
+#include <mllama/core/context.hpp>
+
+/// The one header that includes xsimd. Device compilers do not parse it: there the native architecture is generic, which has no
+/// vectors, and bodies fall back to the reference.
+
+#if !defined(__CUDACC__)
+#include <xsimd/xsimd.hpp>
+#endif
+
+#if !defined(__CUDACC__) && !defined(XSIMD_NO_SUPPORTED_ARCHITECTURE)
+#define MLLAMA_HAS_XSIMD 1
+#else
+#define MLLAMA_HAS_XSIMD 0
+#endif
+
+#if MLLAMA_HAS_XSIMD
+namespace mllama::kernels::detail {
+
+/// xsimd's name of an instruction set of ours.
+template <class Arch>
+struct XsimdArch {};
+template <>
+struct XsimdArch<arch::sse2> {
+  using type = xsimd::sse2;
+};
+template <>
+struct XsimdArch<arch::avx2> {
+  using type = xsimd::fma3<xsimd::avx2>;
+};
+template <>
+struct XsimdArch<arch::avx512> {
+  using type = xsimd::avx512bw;
+};
+template <>
+struct XsimdArch<arch::neon> {
+#if defined(__aarch64__)
+  using type = xsimd::neon64;
+#else
+  using type = xsimd::neon;
+#endif
+};
+
+/// An instruction set with vectors that this translation unit is compiled for.
+template <class Arch>
+concept VectorArch = requires { typename XsimdArch<Arch>::type; } && XsimdArch<Arch>::type::supported();
+
+template <class Arch>
+using FloatBatch = xsimd::batch<float, typename XsimdArch<Arch>::type>;
+
+/// Vector registers of an instruction set: how large a tile of accumulators may be.
+template <class Arch>
+inline constexpr std::size_t vector_registers = std::is_same_v<Arch, arch::avx512> || std::is_same_v<Arch, arch::neon> ? 32 : 16;
+
+/// Calls `step` with 0, 1, … Count-1 as constants: a loop that is unrolled at every optimisation level, so that arrays of
+/// accumulators stay in registers.
+template <std::size_t Count, class Step>
+constexpr void unroll(Step&& step) {
+  [&]<std::size_t... I>(std::index_sequence<I...>) { (step(std::integral_constant<std::size_t, I>{}), ...); }
+  (std::make_index_sequence<Count>{});
+}
+
+/// Sum of the lanes, under the name that the installed xsimd has for it (found by argument, as only one of the two exists).
+template <class B>
+[[nodiscard]] float sum_of_lanes(const B& batch) {
+  if constexpr (requires { reduce_add(batch); }) {
+    return reduce_add(batch);
+  } else {
+    return hadd(batch);
+  }
+}
+
+/// The first `count` lanes from memory, the others zero.
+template <class B>
+[[nodiscard]] B load_some(const float* from, std::size_t count, float rest = 0) {
+  alignas(buffer_alignment) float lanes[B::size];
+  for (std::size_t i = 0; i < B::size; ++i) lanes[i] = i < count ? from[i] : rest;
+  return B::load_aligned(lanes);
+}
+
+template <class B>
+void store_some(const B& batch, float* to, std::size_t count) {
+  alignas(buffer_alignment) float lanes[B::size];
+  batch.store_aligned(lanes);
+  for (std::size_t i = 0; i < count; ++i) to[i] = lanes[i];
+}
+
+}  // namespace mllama::kernels::detail
+#endif
