@@ -1,0 +1,16 @@
+# SPDX-License-Identifier: MIT
+# How our own programs are compiled. None of this reaches the users of mllama::mllama.
+add_library(mllama_developer INTERFACE)
+target_link_libraries(mllama_developer INTERFACE mllama::mllama)
+target_compile_options(mllama_developer INTERFACE
+  -Wall -Wextra -Wpedantic -Wconversion -Wsign-conversion -Wshadow -Werror
+  $<$<CXX_COMPILER_ID:GNU>:-fmax-errors=5 -fconcepts-diagnostics-depth=2>
+  $<$<CXX_COMPILER_ID:Clang>:-ferror-limit=5>
+  $<$<BOOL:${MLLAMA_NATIVE}>:-march=native>)
+
+# mllama_program(NAME SOURCE…): one of our programs, in bin/ of the build folder.
+function(mllama_program name)
+  add_executable(${name} ${ARGN})
+  target_link_libraries(${name} PRIVATE mllama_developer)
+  set_target_properties(${name} PROPERTIES CXX_EXTENSIONS OFF RUNTIME_OUTPUT_DIRECTORY "${PROJECT_BINARY_DIR}/bin")
+endfunction()
