@@ -71,8 +71,9 @@ struct NoObserver {};
 
 /// A place inside the model that an observer may look at: the hidden state that enters text layer `index`, say.
 struct Tap {
+  static constexpr std::size_t no_index = static_cast<std::size_t>(-1);
   std::string_view name;
-  std::size_t index = 0;
+  std::size_t index = no_index;
 };
 
 /// An observer is called with a tap and a view of what is there.

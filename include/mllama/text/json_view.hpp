@@ -248,7 +248,8 @@ class JsonView {
   }
 
   static void skip_string(std::string_view text, std::size_t& at) noexcept {
-    for (++at; text[at] != '"'; ++at) at += text[at] == '\\' ? 1 : 0;
+    for (++at; text[at] != '"'; ++at)
+      if (text[at] == '\\') ++at;
     ++at;
   }
 

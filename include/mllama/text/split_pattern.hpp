@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <new>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -23,6 +25,17 @@ namespace mllama {
 /// counts U+180E as white space and Unicode does not; escapes that mean something else there are refused.
 /// Matching cannot hang: steps are limited in proportion to the text.
 class SplitPattern {
+  static constexpr std::size_t longest_pattern = 4096;
+  static constexpr std::size_t base_steps = 50'000, steps_per_byte = 16;
+  static constexpr std::uint32_t heap_kibibytes = 64 * 1024;
+
+  struct Free {
+    void operator()(pcre2_code_8* p) const noexcept { pcre2_code_free_8(p); }
+    void operator()(pcre2_compile_context_8* p) const noexcept { pcre2_compile_context_free_8(p); }
+    void operator()(pcre2_match_data_8* p) const noexcept { pcre2_match_data_free_8(p); }
+    void operator()(pcre2_match_context_8* p) const noexcept { pcre2_match_context_free_8(p); }
+  };
+
  public:
   /// Errors:  format_error with `file` and `field` when the pattern cannot be used.
   SplitPattern(std::string_view pattern, std::string_view file, std::string_view field) {
@@ -33,15 +46,14 @@ class SplitPattern {
     std::string rewritten;
     for (std::size_t i = 0; i < pattern.size(); ++i) {
       rewritten += pattern[i];
-      if (pattern[i] == '&' && pattern.substr(i, 2) == "&&") fail("the operator && is not supported");
+      if (pattern.substr(i, 2) == "&&") fail("the operator && is not supported");
+      if (pattern.substr(i, 2) == "(*") fail("verbs, as in (*F), are not supported");
       if (pattern[i] != '\\' || ++i == pattern.size()) continue;
       const char c = pattern[i];
       const bool letter_or_digit = (c >= '0' && c <= '9') || ((c | 0x20) >= 'a' && (c | 0x20) <= 'z');
-      if (letter_or_digit && std::string_view("dDfnpPrsStvx").find(c) == std::string_view::npos) fail(concat("the escape \\", c, " is not supported"));
+      if (letter_or_digit && std::string_view("dDfnpPrsStx").find(c) == std::string_view::npos) fail(concat("the escape \\", c, " is not supported"));
       if (c == 's' || c == 'S') {
         rewritten += c == 's' ? "p{White_Space}" : "P{White_Space}";
-      } else if (c == 'v') {
-        rewritten += "x0B";
       } else {
         rewritten += c;
       }
@@ -111,4 +123,15 @@ class SplitPattern {
     std::unique_ptr<pcre2_match_data_8, Free> match_;
     std::unique_ptr<pcre2_match_context_8, Free> context_;
   };
+
+ private:
+  static std::string message(int code) {
+    PCRE2_UCHAR8 buffer[256];
+    const int length = pcre2_get_error_message_8(code, buffer, sizeof buffer);
+    return length < 0 ? concat("PCRE2 error ", code) : std::string(buffer, buffer + length);
+  }
+
+  std::unique_ptr<pcre2_code_8, Free> code_;
 };
+
+}  // namespace mllama

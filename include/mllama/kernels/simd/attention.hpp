@@ -31,7 +31,7 @@ void score_keys(const float* keys, std::size_t stride, const float* queries, std
   unroll<Keys>([&](auto j) { unroll<Vectors>([&](auto v) { sums[j][v] = B(0.0F); }); });
   for (std::size_t i = 0; i < dim; ++i) {
     B query[Vectors];
-    unroll<Vectors>([&](auto v) { query[v] = B::load_aligned(queries + i * lanes + v * B::size); });
+    unroll<Vectors>([&](auto v) { query[v] = held(B::load_aligned(queries + i * lanes + v * B::size)); });
     unroll<Keys>([&](auto j) {
       const B key(keys[j * stride + i]);
       unroll<Vectors>([&](auto v) { sums[j][v] = xsimd::fma(key, query[v], sums[j][v]); });
@@ -52,7 +52,7 @@ void add_values(const float* values, std::size_t stride, std::size_t count, cons
   });
   for (std::size_t j = 0; j < count; ++j) {
     B weight[Vectors];
-    unroll<Vectors>([&](auto v) { weight[v] = B::load_aligned(weights + j * lanes + v * B::size); });
+    unroll<Vectors>([&](auto v) { weight[v] = held(B::load_aligned(weights + j * lanes + v * B::size)); });
     unroll<Elements>([&](auto i) {
       const B value(values[j * stride + i]);
       unroll<Vectors>([&](auto v) { sums[i][v] = xsimd::fma(value, weight[v], sums[i][v]); });

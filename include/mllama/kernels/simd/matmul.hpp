@@ -36,9 +36,9 @@ void add_products(const float* x, std::size_t x_stride, const float* panel, std:
   unroll<Rows>([&](auto r) { unroll<columns>([&](auto c) { accumulators[r][c] = B(0.0F); }); });
   const auto add = [&](const float* x_here, std::size_t stride_here, std::size_t k) {
     B weights[columns];
-    unroll<columns>([&](auto c) { weights[c] = B::load_aligned(panel + c * stride + k); });
+    unroll<columns>([&](auto c) { weights[c] = held(B::load_aligned(panel + c * stride + k)); });
     unroll<Rows>([&](auto r) {
-      const B value = B::load_unaligned(x_here + r * stride_here);
+      const B value = held(B::load_unaligned(x_here + r * stride_here));
       unroll<columns>([&](auto c) { accumulators[r][c] = xsimd::fma(value, weights[c], accumulators[r][c]); });
     });
   };

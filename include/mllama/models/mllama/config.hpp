@@ -3,6 +3,7 @@
 
 #include <array>
 #include <cstddef>
+#include <optional>
 #include <string_view>
 
 #include <mllama/core/format.hpp>
@@ -58,6 +59,20 @@ struct meta_rows {
   static constexpr Numerics numerics{IntermediateState::output, true};
 };
 }  // namespace profile
+
+/// The numerics of a profile's name, if there is one of that name.
+[[nodiscard]] constexpr std::optional<Numerics> numerics_of(std::string_view name) {
+  std::optional<Numerics> found;
+  const auto consider = [&]<class P>(P) {
+    if (P::name == name) found = P::numerics;
+  };
+  consider(profile::meta{});
+  consider(profile::transformers_4_45{});
+  consider(profile::transformers_4_55{});
+  consider(profile::transformers_4_56{});
+  consider(profile::meta_rows{});
+  return found;
+}
 
 /// A canvas of tiles: rows, columns.
 struct TileGrid {

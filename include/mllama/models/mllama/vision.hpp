@@ -37,8 +37,8 @@ struct VisionShape {
 
   static_assert(C::image % C::patch == 0, "VisionConfig: image must be a multiple of patch");
   static_assert(C::hidden % C::heads == 0, "VisionConfig: hidden must be a multiple of heads");
-  static_assert(std::ranges::all_of(C::intermediate, [](int i) { return 0 <= i && i < C::layers; }),
-                "VisionConfig: intermediate lists layers of the local encoder");
+  static_assert(std::ranges::all_of(C::intermediate, [](int i) { return 0 <= i && i <= C::layers; }),
+                "VisionConfig: intermediate lists layers of the local encoder, or its end");
   static_assert(std::ranges::all_of(C::aspect_ratios, [](TileGrid g) { return g.rows > 0 && g.columns > 0 && g.rows * g.columns <= C::tiles; }),
                 "VisionConfig: an aspect ratio has at most `tiles` tiles");
 };
@@ -208,8 +208,9 @@ struct VisionModel {
     const VisibilityTables visible = visibility(picture.real_tiles, ctx);
     const auto keep = [&](int layer, IntermediateState which) {
       for (std::size_t j = 0; j < C::intermediate.size(); ++j) {
-        const bool wanted = which == IntermediateState::encoder_output || C::intermediate[j] == layer;
-        if (wanted && numerics.intermediate_state == which) store_intermediate(x.view(), j, states.view(), ctx);
+        const bool all = which == IntermediateState::encoder_output && numerics.intermediate_state == which;
+        const bool here = C::intermediate[j] == layer && (numerics.intermediate_state == which || layer == C::layers);
+        if (all || here) store_intermediate(x.view(), j, states.view(), ctx);
       }
     };
     for (int i = 0; i < C::layers; ++i) {

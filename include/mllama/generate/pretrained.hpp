@@ -1,0 +1,169 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <algorithm>
+#include <array>
+#include <concepts>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+#include <mllama/core/check.hpp>
+#include <mllama/core/visit.hpp>
+#include <mllama/io/checkpoint.hpp>
+#include <mllama/io/config.hpp>
+#include <mllama/models/mllama/mllama.hpp>
+#include <mllama/models/mllama/models.hpp>
+
+/// A model folder as Hugging Face saves it, loaded as a model type.
+
+namespace mllama {
+
+namespace detail {
+
+/// Compares a configuration type with what the file says, field by field, and remembers the first difference.
+class ConfigCheck {
+ public:
+  explicit ConfigCheck(const ModelSizes& sizes) : file_(sizes.file) {}
+
+  template <class Value>
+  void same(std::string_view field, const Value& expected, const Value& found) {
+    if (!(expected == found)) differs(field, text(expected), text(found));
+  }
+  void differs(std::string_view field, std::string expected, std::string found) {
+    if (difference) return;
+    difference = Fault{.file = file_, .field = std::string(field), .expected = std::move(expected), .found = std::move(found),
+                       .note = "the file does not belong to this model type"};
+  }
+  std::optional<Fault> difference;
+
+ private:
+  static std::string text(std::string_view value) { return std::string(value); }
+  static std::string text(double value) { return concat(value); }
+  static std::string text(int value) { return concat(value); }
+  static std::string text(const std::array<int, 2>& value) { return concat("[", value[0], ", ", value[1], "]"); }
+  template <class Element>
+  static std::string text(const std::vector<Element>& values) {
+    std::string out;
+    for (const Element& value : values) out += concat(out.empty() ? "[" : ", ", text(value));
+    return out.empty() ? "[]" : out + "]";
+  }
+  std::string file_;
+};
+
+template <class Array>
+std::vector<int> integers(const Array& values) {
+  return {values.begin(), values.end()};
+}
+
+template <class C>
+void check_vision(ConfigCheck& check, const VisionSizes& found) {
+  std::vector<std::array<int, 2>> ratios;
+  for (const TileGrid grid : C::aspect_ratios) ratios.push_back({grid.rows, grid.columns});
+  check.same("vision_config.hidden_size", C::hidden, found.hidden);
+  check.same("vision_config.intermediate_size", C::inner, found.inner);
+  check.same("vision_config.attention_heads", C::heads, found.heads);
+  check.same("vision_config.num_hidden_layers", C::layers, found.layers);
+  check.same("vision_config.num_global_layers", C::global_layers, found.global_layers);
+  check.same("vision_config.num_channels", C::channels, found.channels);
+  check.same("vision_config.image_size", C::image, found.image_size);
+  check.same("vision_config.patch_size", C::patch, found.patch_size);
+  check.same("vision_config.max_num_tiles", C::tiles, found.max_tiles);
+  check.same("vision_config.norm_eps", C::norm_eps, found.norm_eps);
+  check.same("vision_config.hidden_act", C::activation::key, found.activation);
+  check.same("vision_config.intermediate_layers_indices", integers(C::intermediate), found.taps);
+  check.same("vision_config.supported_aspect_ratios", ratios, found.aspect_ratios);
+}
+
+template <class C>
+void check_text(ConfigCheck& check, const ModelSizes& sizes) {
+  const TextSizes& found = sizes.text;
+  check.same("text_config.vocab_size", C::vocab, found.vocab);
+  check.same("text_config.hidden_size", C::hidden, found.hidden);
+  check.same("text_config.intermediate_size", C::inner, found.inner);
+  check.same("text_config.num_attention_heads", C::heads, found.heads);
+  check.same("text_config.num_key_value_heads", C::kv_heads, found.kv_heads);
+  check.same("text_config.num_hidden_layers", C::layers, found.layers);
+  check.same("text_config.rms_norm_eps", C::norm_eps, found.norm_eps);
+  check.same("text_config.hidden_act", C::activation::key, found.activation);
+  check.same("text_config.cross_attention_layers", integers(C::cross), found.cross);
+  check.same("text_config.rope_theta", C::rope_theta, found.rope.theta);
+  check.same("text_config.rope_scaling.factor", C::rope_scaling.factor, found.rope.factor);
+  if (C::rope_scaling.factor != 1) {
+    check.same("text_config.rope_scaling.low_freq_factor", C::rope_scaling.low_freq_factor, found.rope.low_freq_factor);
+    check.same("text_config.rope_scaling.high_freq_factor", C::rope_scaling.high_freq_factor, found.rope.high_freq_factor);
+    check.same("text_config.rope_scaling.original_max_position_embeddings", C::rope_scaling.original_max_position_embeddings,
+               found.rope.original_max_position_embeddings);
+  }
+  check.same("image_token_index", C::image_token, static_cast<int>(sizes.image_token));
+}
+
+}  // namespace detail
+
+/// The first field in which a folder's configuration is not that of the model type, if there is one.
+template <class Model>
+[[nodiscard]] std::optional<Fault> config_difference(const ModelSizes& sizes) {
+  detail::ConfigCheck check(sizes);
+  if (sizes.vision) {
+    detail::check_vision<typename Model::Vision>(check, *sizes.vision);
+  } else {
+    check.differs("vision_config", "a vision configuration", "none");
+  }
+  detail::check_text<typename Model::Text>(check, sizes);
+  return check.difference;
+}
+
+/// Points every parameter of a model at its tensor in a checkpoint; the checkpoint must outlive the model's use.
+/// Errors:  shape_error for a missing, misshapen or left-over tensor.
+template <class Model>
+void bind_weights(Model& model, Checkpoint& checkpoint) {
+  for_each_parameter(model, [&](const std::string& key, auto& parameter) {
+    using Leaf = std::remove_cvref_t<decltype(parameter)>;
+    checkpoint.bind(parameter.weights, canonical_name(key), Leaf::shape);
+  });
+  const auto unused = checkpoint.unused();
+  mllama::check<shape_error>(unused.empty(), [&] {
+    return Fault{.file = checkpoint.folder(), .field = std::string(unused.front()), .expected = "only tensors of the model type",
+                 .found = concat(unused.size(), " left over"), .note = {}};
+  });
+}
+
+/// A model and the files that its weights lie in.
+template <class Model>
+struct Weighted {
+  Checkpoint files;
+  std::unique_ptr<Model> model;
+};
+
+/// The weights of a folder, without tokenizer and processor.
+/// Errors:  file_error, format_error, config_error, shape_error
+template <class Model>
+[[nodiscard]] Weighted<Model> load_weights(const std::string& folder) {
+  if (auto difference = config_difference<Model>(read_model_sizes(folder))) throw config_error(std::move(*difference));
+  Weighted<Model> loaded{Checkpoint::open(folder), std::make_unique<Model>()};
+  bind_weights(*loaded.model, loaded.files);
+  return loaded;
+}
+
+/// Calls `use(std::type_identity<Model>{})` with the first model type of a list whose configuration is the folder's.
+/// Errors:  config_error if there is none.
+template <class Use, class... Choices>
+void with_model_of(const std::string& folder, Models<Choices...>, Use&& use) {
+  const ModelSizes sizes = read_model_sizes(folder);
+  const auto try_model = [&]<class Model>(std::type_identity<Model> model) {
+    if (config_difference<Model>(sizes)) return false;
+    use(model);
+    return true;
+  };
+  if ((try_model(std::type_identity<Choices>{}) || ...)) return;
+  std::string names;
+  ((names += concat(names.empty() ? "" : ", ", Choices::name)), ...);
+  throw config_error(Fault{.file = sizes.file, .field = {}, .expected = concat("a model that is built in (", names, ")"), .found = "another",
+                           .note = concat("build the programs with -DMLLAMA_MODELS=", sizes.file)});
+}
+
+}  // namespace mllama
