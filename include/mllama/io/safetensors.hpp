@@ -148,7 +148,7 @@ class SafetensorsHeader final : public JsonReceiver {
     if (depth() != 2 || (!in_metadata_ && member_ != Member::dtype)) return other(concat('"', value, '"'));
     if (in_metadata_) {
       if (metadata.size() == SafetensorsLimits::metadata) fail("has too many entries", "__metadata__");
-      if (!metadata.emplace(name_, std::move(value)).second) fail("the key occurs twice in __metadata__", name_);
+      if (!metadata.emplace(name_, std::move(value)).second) fail("the key occurs twice", concat("__metadata__.", name_));
       return true;
     }
     const auto found = std::ranges::find(dtype_facts, std::string_view(value), &DtypeFacts::name);
@@ -204,15 +204,17 @@ class SafetensorsHeader final : public JsonReceiver {
   }
 
   [[noreturn]] void reject(std::string_view found) const {
-    std::string expected = "an object with dtype, shape and data_offsets";
-    if (depth() == 0) expected = "a JSON object that names tensors";
-    if (depth() == 2 && in_metadata_) expected = "a string";
-    if (depth() >= 2 && !in_metadata_) {
-      expected = concat(name(member_), " to be ",
-                        member_ == Member::dtype ? "the name of an element type"
-                                                 : "an array of integers from 0 to 2^63-1, without sign, fraction or exponent");
+    std::string field = name_;
+    std::string_view expected = depth() == 0 ? "a JSON object that names tensors" : "an object with dtype, shape and data_offsets";
+    if (depth() >= 2 && in_metadata_) {
+      field = concat("__metadata__.", name_);
+      expected = "a string";
+    } else if (depth() >= 2) {
+      field = concat(name_, ".", name(member_));
+      expected = member_ == Member::dtype ? "the name of an element type"
+                                          : "an array of integers from 0 to 2^63-1, without sign, fraction or exponent";
     }
-    fail({.file = {}, .field = name_, .expected = std::move(expected), .found = std::string(found), .note = {}});
+    fail({.file = {}, .field = std::move(field), .expected = std::string(expected), .found = std::string(found), .note = {}});
   }
   /// A value of a kind that has no meaning where it stands. Members of an entry that the format does not name are left to later
   /// versions of it.

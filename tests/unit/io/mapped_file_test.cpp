@@ -1,0 +1,35 @@
+// SPDX-License-Identifier: MIT
+#include <doctest/doctest.h>
+
+#include <mllama/io/mapped_file.hpp>
+
+#include "temporary_folder.hpp"
+
+using namespace mllama;
+using mllama_test::message;
+
+TEST_CASE("a file's bytes are there and stay in place when the object moves") {
+  const mllama_test::TemporaryFolder folder;
+  MappedFile first(folder.write("a", "some bytes"));
+  const auto* const place = first.bytes().data();
+  MappedFile second(std::move(first));
+  CHECK(second.text() == "some bytes");
+  CHECK(second.bytes().data() == place);
+  MappedFile third(folder.write("b", "others"));
+  third = std::move(second);
+  CHECK(third.text() == "some bytes");
+  CHECK(third.bytes().data() == place);
+}
+
+TEST_CASE("an empty file has no bytes") {
+  const mllama_test::TemporaryFolder folder;
+  CHECK(MappedFile(folder.write("empty", "")).bytes().empty());
+}
+
+TEST_CASE("only regular files are mapped, and nothing is waited for") {
+  const mllama_test::TemporaryFolder folder;
+  CHECK(message<file_error>([&] { MappedFile file(folder.path()); }).ends_with("expected a regular file, found a folder"));
+  REQUIRE(::mkfifo((folder / "pipe").c_str(), 0600) == 0);
+  CHECK(message<file_error>([&] { MappedFile file(folder / "pipe"); }).ends_with("found a pipe, socket or device"));
+  CHECK(message<file_error>([&] { MappedFile file(folder / "none"); }) == folder / "none: cannot open: No such file or directory");
+}

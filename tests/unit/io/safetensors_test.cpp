@@ -1,0 +1,255 @@
+// SPDX-License-Identifier: MIT
+#include <doctest/doctest.h>
+
+#include <cstdint>
+#include <mllama/io/safetensors.hpp>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "temporary_folder.hpp"
+
+using namespace mllama;
+using mllama_test::message;
+using mllama_test::TemporaryFolder;
+
+namespace {
+
+std::string with_length(std::string_view header, std::string_view data, std::uint64_t length) {
+  std::string file;
+  for (unsigned i = 0; i < 8; ++i) file += static_cast<char>(length >> (8 * i) & 0xffU);
+  return file.append(header).append(data);
+}
+std::string file_of(std::string_view header, std::string_view data) { return with_length(header, data, header.size()); }
+
+std::span<const std::byte> bytes(std::string_view text) { return std::as_bytes(std::span(text)); }
+
+}  // namespace
+
+TEST_CASE("what is written is read") {
+  const TemporaryFolder folder;
+  const std::string data = "0123456789abcdefghijklmn";
+  const std::vector<FileTensor> tensors{
+      {"b.bytes", Dtype::U8, {3}, bytes("xyz")},       {"wide", Dtype::F32, {2, 3}, bytes(data)},
+      {"quote\"\\\n é", Dtype::BF16, {}, bytes("no")}, {"empty", Dtype::F64, {0, 5}, {}},
+      {"a.bytes", Dtype::U8, {1, 1}, bytes("w")},      {"nibbles", Dtype::F4, {2, 3}, bytes("nib")},
+  };
+  write_safetensors(folder / "f", tensors, {{"format", "pt"}, {"a", "\x01\""}});
+  CHECK(folder.files() == 1);
+
+  Safetensors opened(folder / "f");
+  const Safetensors file(std::move(opened));
+  CHECK(file.metadata() == Metadata{{"format", "pt"}, {"a", "\x01\""}});
+  REQUIRE(file.tensors().size() == tensors.size());
+  for (const FileTensor& tensor : tensors) {
+    CAPTURE(tensor.name);
+    const FileTensor* const found = file.find(tensor.name);
+    REQUIRE(found != nullptr);
+    CHECK(found->dtype == tensor.dtype);
+    CHECK(found->shape == tensor.shape);
+    CHECK(std::ranges::equal(found->bytes, tensor.bytes));
+    if (bits(found->dtype) >= 8) CHECK(reinterpret_cast<std::uintptr_t>(found->bytes.data()) % (bits(found->dtype) / 8) == 0);
+  }
+  CHECK(file.find("wid") == nullptr);
+  CHECK(std::ranges::is_sorted(file.tensors(), {}, &FileTensor::name));
+}
+
+TEST_CASE("the bytes are those of the reference writer") {
+  const TemporaryFolder folder;
+  const std::string four(4, '\1'), three(3, '\2');
+  write_safetensors(folder / "f", std::vector<FileTensor>{{"z", Dtype::U8, {3}, bytes(three)},
+                                                          {"b", Dtype::F32, {1}, bytes(four)},
+                                                          {"a", Dtype::F32, {1}, bytes(four)}});
+  const std::string header =
+      R"({"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},"b":{"dtype":"F32","shape":[1],"data_offsets":[4,8]},)"
+      R"("z":{"dtype":"U8","shape":[3],"data_offsets":[8,11]}})";
+  const std::string padding((8 - header.size() % 8) % 8, ' ');
+  CHECK(folder.read("f") == file_of(header + padding, four + four + three));
+  write_safetensors(folder / "none", {});
+  CHECK(folder.read("none") == file_of("{}      ", ""));
+}
+
+TEST_CASE("what breaks the format is not written") {
+  const TemporaryFolder folder;
+  const auto what = [&](const std::vector<FileTensor>& tensors) {
+    return message<format_error>([&] { write_safetensors(folder / "f", tensors); });
+  };
+  CHECK(what({{"a", Dtype::U8, {3}, bytes("xy")}}).find("a: expected 3 bytes for U8 [3], found 2") != std::string::npos);
+  CHECK(what({{"a", Dtype::U8, {1}, bytes("x")}, {"a", Dtype::U8, {1}, bytes("x")}}).find("two tensors have this name") !=
+        std::string::npos);
+  CHECK(what({{"\xff", Dtype::U8, {1}, bytes("x")}}).find("UTF-8") != std::string::npos);
+  CHECK(what({{"__metadata__", Dtype::U8, {1}, bytes("x")}}).find("__metadata__") != std::string::npos);
+  CHECK(folder.files() == 0);
+}
+
+TEST_CASE("what the reference reader takes is taken") {
+  const TemporaryFolder folder;
+  for (
+      const std::string_view header : {
+          std::string_view(" \n{} "),
+          std::string_view(R"({"__metadata__": {}})"),
+          std::string_view(
+              R"({"a": {"shape": [0, 7], "data_offsets": [0, 0], "dtype": "F32", "more": [1, {"x": -1.5}], "null": null}})"),
+          std::string_view(
+              R"({"a": {"dtype": "U8", "shape": [0], "data_offsets": [0, 0]}, "b": {"dtype": "U8", "shape": [0], "data_offsets": [0, 0]}})"),
+      }) {
+    CAPTURE(header);
+    CHECK_NOTHROW(Safetensors(folder.write("f", file_of(header, ""))));
+  }
+  // Tensors that are not aligned, as other writers have them.
+  const Safetensors file(folder.write("f", file_of(R"({"a":{"dtype":"F32","shape":[],"data_offsets":[0,4]}} )", "abcd")));
+  CHECK(file.find("a")->size() == 1);
+  CHECK(std::ranges::equal(file.find("a")->bytes, bytes("abcd")));
+}
+
+TEST_CASE("every rule of the format is enforced, and the tensor is named") {
+  struct Row {
+    std::string header, data, part;
+  };
+  const auto entry = [](std::string_view members) { return concat("{\"t\": {", members, "}}"); };
+  const auto dims = [&](std::string_view shape) {
+    return entry(concat(R"("dtype": "U8", "data_offsets": [0, 1], "shape": )", shape));
+  };
+  const auto offsets = [&](std::string_view list) {
+    return entry(concat(R"("dtype": "U8", "shape": [1], "data_offsets": )", list));
+  };
+  const std::string one = R"({"dtype": "U8", "shape": [1], "data_offsets": [0, 1]})";
+  const std::string two = R"({"dtype": "U8", "shape": [1], "data_offsets": [1, 2]})";
+  const Row rows[] = {
+      {"[]", "", "expected a JSON object that names tensors, found an array"},
+      {"7", "", "expected a JSON object"},
+      {"null", "", "expected a JSON object"},
+      {"{", "", "invalid JSON at byte"},
+      {"{} {}", "", "invalid JSON at byte"},
+      {"\xef\xbb\xbf{}", "", "byte order mark"},
+      {std::string("{}\0", 3), "", "NUL"},
+      {R"({"t": 1})", "", "t: expected an object with dtype, shape and data_offsets, found 1"},
+      {R"({"t": []})", "", "t: expected an object with"},
+      {R"({"t": null})", "", "t: expected an object with"},
+      {R"({"t": {}})", "", "t: dtype is missing"},
+      {entry(R"("dtype": "U8", "shape": [1])"), "x", "t: data_offsets is missing"},
+      {entry(R"("dtype": "U8", "data_offsets": [0, 1])"), "x", "t: shape is missing"},
+      {entry(R"("dtype": "U9", "shape": [1], "data_offsets": [0, 1])"), "x", "found \"U9\""},
+      {entry(R"("dtype": "u8", "shape": [1], "data_offsets": [0, 1])"), "x", "found \"u8\""},
+      {entry(R"("dtype": 8, "shape": [1], "data_offsets": [0, 1])"), "x", "t.dtype: expected the name of an element type, found 8"},
+      {entry(R"("dtype": ["U8"], "shape": [1], "data_offsets": [0, 1])"), "x", "t.dtype: expected the name"},
+      {entry(R"("dtype": "U8", "dtype": "U8", "shape": [1], "data_offsets": [0, 1])"), "x", "t: has dtype twice"},
+      {entry(R"("dtype": "U8", "shape": [1], "shape": [1], "data_offsets": [0, 1])"), "x", "t: has shape twice"},
+      {entry(R"("dtype": "U8", "shape": [1], "data_offsets": [0, 1], "data_offsets": [0, 1])"), "x", "t: has data_offsets twice"},
+      {entry(R"("dtype": "U8", "shape": [1], "data_offsets": [0, 1], "x": [[[[]]]])"), "x", "nested deeper than 4"},
+      {dims("1"), "x", "t.shape: expected an array"},
+      {dims("{}"), "x", "t.shape: expected an array"},
+      {dims("[[1]]"), "x", "t.shape: expected an array"},
+      {dims("[1.0]"), "x", "found 1.0"},
+      {dims("[1e0]"), "x", "found 1e0"},
+      {dims("[-0]"), "x", "found -0"},
+      {dims("[-1]"), "x", "found -1"},
+      {dims("[-9223372036854775808]"), "x", "found -9223372036854775808"},
+      {dims("[9223372036854775808]"), "x", "found 9223372036854775808"},
+      {dims("[18446744073709551616]"), "x", "found 18446744073709551616"},
+      {dims("[\"1\"]"), "x", "found \"1\""},
+      {dims("[null]"), "x", "found null"},
+      {dims("[true]"), "x", "found true"},
+      {dims("[1,1,1,1,1,1,1,1,1]"), "x", "t: shape has more than 8 numbers"},
+      {dims("[2]"), "x", "t: expected 2 bytes for U8 [2], found 1"},
+      {dims("[0]"), "x", "t: expected 0 bytes"},
+      {dims("[4294967296, 4294967296, 4294967296]"), "x", "t: expected a whole number of bytes below 2^64"},
+      {dims("[9223372036854775807, 2]"), "x", "t: expected a whole number of bytes below 2^64"},
+      {dims("[4294967296, 4294967296, 4294967296, 0]"), "x", "t: expected a whole number of bytes below 2^64"},
+      {entry(R"("dtype": "F4", "shape": [3], "data_offsets": [0, 1])"), "x", "t: expected a whole number of bytes"},
+      {offsets("[0]"), "x", "t: data_offsets has 1 numbers, not 2"},
+      {offsets("[0, 1, 1]"), "x", "t: data_offsets has more than 2 numbers"},
+      {offsets("[0, 1.0]"), "x", "found 1.0"},
+      {offsets("[-0, 1]"), "x", "found -0"},
+      {offsets("[1, 0]"), "x", "t: expected bytes from 0 on, found data_offsets [1, 0]"},
+      {offsets("[1, 2]"), "xy", "t: expected bytes from 0 on, found data_offsets [1, 2]"},
+      {offsets("[0, 2]"), "xy", "t: expected 1 bytes for U8 [1], found 2"},
+      {offsets("[0, 9223372036854775807]"), "x", "t: expected 1 bytes"},
+      {offsets("[0, 18446744073709551615]"), "x", "found 18446744073709551615"},
+      {offsets("[0, 1]"), "", "expected 1 bytes of tensors, found 0: the file is cut short"},
+      {offsets("[0, 1]"), "xy", "expected 1 bytes of tensors, found 2"},
+      {"{}", "x", "expected 0 bytes of tensors, found 1"},
+      {concat(R"({"t": )", one, R"(, "u": )", one, "}"), "x", "u: expected bytes from 1 on"},
+      {concat(R"({"t": )", one, R"(, "t": )", two, "}"), "xy", "t: two tensors have this name"},
+      {concat(R"({"\u0074": )", one, R"(, "t": )", two, "}"), "xy", "t: two tensors have this name"},
+      {concat(R"({"t\u0000": )", one, "}"), "x", "NUL"},
+      {concat("{\"t\xff\": ", one, "}"), "x", "UTF-8"},
+      {concat(R"({"\udc00": )", one, "}"), "x", "surrogate"},
+      {R"({"__metadata__": 1})", "", "__metadata__: expected an object"},
+      {R"({"__metadata__": {"a": 1}})", "", "a: expected a string, found 1"},
+      {R"({"__metadata__": {"a": {}}})", "", "a: expected a string, found an object"},
+      {R"({"__metadata__": {"a": ["b"]}})", "", "a: expected a string, found an array"},
+      {R"({"__metadata__": {"a": "", "a": ""}})", "", "a: the key occurs twice"},
+      {R"({"__metadata__": {}, "__metadata__": {}})", "", "__metadata__: occurs twice"},
+  };
+  const TemporaryFolder folder;
+  for (const auto& [header, data, part] : rows) {
+    CAPTURE(header);
+    const std::string path = folder.write("f", file_of(header, data));
+    const std::string what = message<format_error>([&] { Safetensors file(path); });
+    CAPTURE(what);
+    CHECK(what.starts_with(path + ": "));
+    CHECK(what.find(part) != std::string::npos);
+  }
+}
+
+TEST_CASE("the length of the header is checked against the file") {
+  const TemporaryFolder folder;
+  const auto what = [&](const std::string& content) {
+    return message<format_error>([&] { Safetensors file(folder.write("f", content)); });
+  };
+  CHECK(what("").find("at least 8 bytes, found 0 bytes") != std::string::npos);
+  CHECK(what("1234567").find("at least 8 bytes, found 7 bytes") != std::string::npos);
+  CHECK(what(with_length("{}", "", 3)).find("header: expected 3 bytes, found 2") != std::string::npos);
+  CHECK(what(with_length("{}", "", 0)).find("invalid JSON") != std::string::npos);
+  CHECK(what(with_length("{}", "", 100'000'001)).find("at most 100000000, found 100000001") != std::string::npos);
+  CHECK(what(with_length("{}", "", ~std::uint64_t{0})).find("at most 100000000") != std::string::npos);
+}
+
+TEST_CASE("no cut and no mutation of a file does more than throw an error") {
+  const TemporaryFolder folder;
+  const std::string data = "0123456789abcdefghijklmn";
+  write_safetensors(folder / "f",
+                    std::vector<FileTensor>{{"w.weight", Dtype::F32, {2, 3}, bytes(data)}, {"b", Dtype::U8, {3}, bytes("xyz")}},
+                    {{"format", "pt"}});
+  const std::string valid = folder.read("f");
+  for (std::size_t length = 0; length < valid.size(); ++length) {
+    CAPTURE(length);
+    CHECK_THROWS_AS(Safetensors(folder.write("f", valid.substr(0, length))), format_error);
+  }
+
+  const auto seed = std::random_device{}();
+  CAPTURE(seed);
+  std::mt19937 random(seed);
+  const std::string_view alphabet = "0123456789-+.eE\"\\{}[]:, ntu\xff\x80";
+  for (int round = 0; round < 4000; ++round) {
+    std::string mutant = valid;
+    for (unsigned edits = 1 + random() % 4; edits != 0; --edits) {
+      const std::size_t at = random() % mutant.size();
+      switch (random() % 4) {
+        case 0:
+          mutant[at] = static_cast<char>(random());
+          break;
+        case 1:
+          mutant[at] = alphabet[random() % alphabet.size()];
+          break;
+        case 2:
+          mutant.erase(at, 1 + random() % 4);
+          break;
+        default:
+          mutant.insert(at, 1, alphabet[random() % alphabet.size()]);
+          break;
+      }
+      if (mutant.empty()) mutant = "x";
+    }
+    try {
+      const Safetensors file(folder.write("f", mutant));
+      unsigned sum = 0;
+      for (const FileTensor& tensor : file.tensors()) {
+        for (const std::byte byte : tensor.bytes) sum += std::to_integer<unsigned>(byte);
+      }
+      CHECK(sum < 1'000'000);
+    } catch (const error&) {
+    }
+  }
+}
