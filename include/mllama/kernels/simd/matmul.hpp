@@ -34,20 +34,24 @@ void add_products(const float* x, std::size_t x_stride, const float* panel, std:
   constexpr std::size_t columns = product_tile_columns, stride = ProductBlocks::panel_stride;
   B accumulators[Rows][columns];
   unroll<Rows>([&](auto r) { unroll<columns>([&](auto c) { accumulators[r][c] = B(0.0F); }); });
-  const auto add = [&](const float* x_here, std::size_t stride_here, std::size_t k) {
-    B weights[columns];
-    unroll<columns>([&](auto c) { weights[c] = held(B::load_aligned(panel + c * stride + k)); });
-    unroll<Rows>([&](auto r) {
-      const B value = held(B::load_unaligned(x_here + r * stride_here));
-      unroll<columns>([&](auto c) { accumulators[r][c] = xsimd::fma(value, weights[c], accumulators[r][c]); });
-    });
-  };
-  std::size_t k = 0;
-  for (; k + B::size <= depth; k += B::size) add(x + k, x_stride, k);
-  if (k < depth) {
-    alignas(buffer_alignment) float padded[Rows * B::size] = {};
-    for (std::size_t r = 0; r < Rows; ++r) std::copy(x + r * x_stride + k, x + r * x_stride + depth, padded + r * B::size);
-    add(padded, B::size, k);
+  alignas(buffer_alignment) float padded[Rows * B::size];
+  for (std::size_t k = 0, end = depth / B::size * B::size;;) {
+    for (; k < end; k += B::size, x += B::size) {
+      B values[Rows];
+      unroll<Rows>([&](auto r) { values[r] = held(B::load_unaligned(x + r * x_stride)); });
+      unroll<columns>([&](auto c) {
+        const B weight = held(B::load_aligned(panel + c * stride + k));
+        unroll<Rows>([&](auto r) { accumulators[r][c] = xsimd::fma(values[r], weight, accumulators[r][c]); });
+      });
+    }
+    if (k >= depth) break;
+    // The same step once more with the rest of x: a second copy of it would not be inlined, and the accumulators lie in memory.
+    for (std::size_t r = 0; r < Rows; ++r) {
+      for (std::size_t i = 0; i < B::size; ++i) padded[r * B::size + i] = k + i < depth ? x[r * x_stride + i] : 0.0F;
+    }
+    x = padded;
+    x_stride = B::size;
+    end = k + B::size;
   }
   unroll<Rows>([&](auto r) {
     unroll<columns>([&](auto c) { sums[r * sums_stride + c] += sum_of_lanes(accumulators[r][c]); });
