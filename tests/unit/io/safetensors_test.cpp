@@ -224,7 +224,7 @@ TEST_CASE("no cut and no mutation of a file does more than throw an error") {
   const std::string_view alphabet = "0123456789-+.eE\"\\{}[]:, ntu\xff\x80";
   for (int round = 0; round < 4000; ++round) {
     std::string mutant = valid;
-    for (unsigned edits = 1 + random() % 4; edits != 0; --edits) {
+    for (std::size_t edits = 1 + random() % 4; edits != 0; --edits) {
       const std::size_t at = random() % mutant.size();
       switch (random() % 4) {
         case 0:

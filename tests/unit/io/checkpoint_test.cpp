@@ -1,0 +1,293 @@
+// SPDX-License-Identifier: MIT
+#include <doctest/doctest.h>
+
+#include <array>
+#include <mllama/io/checkpoint.hpp>
+#include <random>
+#include <vector>
+
+#include "four_bit_matrix.hpp"
+#include "temporary_folder.hpp"
+
+using namespace mllama;
+using mllama_test::FourBitMatrix;
+using mllama_test::message;
+using mllama_test::TemporaryFolder;
+
+namespace {
+
+constexpr std::array<float, 6> ramp{1, -2, 3, -4, 5, 6};
+constexpr std::array<std::uint16_t, 6> ramp_bf16{0x3f80, 0xc000, 0x4040, 0xc080, 0x40a0, 0x40c0};
+constexpr std::array<std::uint16_t, 6> ramp_f16{0x3c00, 0xc000, 0x4200, 0xc400, 0x4500, 0x4600};
+
+FileTensor f32(std::string name, Shape shape = {2, 3}) {
+  return {std::move(name), Dtype::F32, std::move(shape), std::as_bytes(std::span(ramp))};
+}
+FileTensor bf16(std::string name) { return {std::move(name), Dtype::BF16, {2, 3}, std::as_bytes(std::span(ramp_bf16))}; }
+FileTensor f16(std::string name) { return {std::move(name), Dtype::F16, {2, 3}, std::as_bytes(std::span(ramp_f16))}; }
+
+void write(const TemporaryFolder& folder, const std::vector<FileTensor>& tensors) {
+  write_safetensors(folder / "model.safetensors", tensors);
+}
+
+/// What `weights` hold if they can be bound to `name`.
+template <class F>
+std::vector<float> bound(Checkpoint& checkpoint, std::string_view name, const Shape& shape = {2, 3}) {
+  Weights<F> weights;
+  checkpoint.bind(weights, name, shape);
+  CHECK(weights.loaded());
+  std::vector<float> values;
+  with_format(weights, [&](const auto& w) { values.resize(w.rows * w.columns); });
+  weights.decode(0, values);
+  return values;
+}
+
+const std::vector<float> ramp_values(ramp.begin(), ramp.end());
+
+}  // namespace
+
+TEST_CASE("every naming layout gives the same names") {
+  for (const std::string_view name :
+       {"language_model.model.layers.3.mlp.up_proj.weight", "model.language_model.layers.3.mlp.up_proj.weight",
+        "model.layers.3.mlp.up_proj.weight", "language_model.layers.3.mlp.up_proj.weight"}) {
+    CHECK(canonical_name(name) == "layers.3.mlp.up_proj.weight");
+  }
+  CHECK(canonical_name("language_model.lm_head.weight") == "lm_head.weight");
+  CHECK(canonical_name("lm_head.weight") == "lm_head.weight");
+  CHECK(canonical_name("model.vision_model.class_embedding") == "vision_model.class_embedding");
+  CHECK(canonical_name("models.x") == "models.x");
+  CHECK(canonical_name("model") == "model");
+}
+
+TEST_CASE("each tensor is bound in the format that it has") {
+  const TemporaryFolder folder;
+  const FourBitMatrix plain(2, 3, 64, false), nested(2, 3, 64, true);
+  std::vector<FileTensor> tensors{f32("model.a.weight"), bf16("language_model.model.b.weight"), f16("c.weight"), f32("gate", {6})};
+  for (const auto& [matrix, name] : {std::pair{&plain, "model.d.weight"}, {&nested, "model.e.weight"}}) {
+    for (FileTensor& tensor : matrix->tensors(name)) tensors.push_back(std::move(tensor));
+  }
+  write(folder, tensors);
+
+  Checkpoint opened = Checkpoint::open(folder.path());
+  Weights<Stored> before;
+  opened.bind(before, "b.weight", Shape{2, 3});
+  Checkpoint checkpoint = std::move(opened);  // what has been bound stays where it is
+  std::vector<float> values(6);
+  before.decode(0, values);
+  CHECK(values == ramp_values);
+  CHECK(std::holds_alternative<Weights<BF16>>(before.stored));
+
+  CHECK(bound<Stored>(checkpoint, "a.weight") == ramp_values);
+  CHECK(bound<StoredFloat>(checkpoint, "c.weight") == ramp_values);
+  CHECK(bound<F32>(checkpoint, "a.weight") == ramp_values);
+  CHECK(bound<BF16>(checkpoint, "b.weight") == ramp_values);
+  CHECK(bound<F16>(checkpoint, "c.weight") == ramp_values);
+  CHECK(bound<F32>(checkpoint, "gate", {6}) == ramp_values);
+  CHECK(checkpoint.owned_bytes() == 0);
+  for (const auto& [matrix, name] : {std::pair{&plain, "d.weight"}, {&nested, "e.weight"}}) {
+    for (const auto& found : {bound<Stored>(checkpoint, name), bound<NF4>(checkpoint, name)}) {
+      for (std::size_t e = 0; e < found.size(); ++e) CHECK(found[e] == matrix->element(e));
+    }
+  }
+  CHECK(checkpoint.unused().empty());
+}
+
+TEST_CASE("narrow floats are widened where only F32 will do") {
+  const TemporaryFolder folder;
+  write(folder, {bf16("a"), f16("b"), f32("c")});
+  Checkpoint checkpoint = Checkpoint::open(folder.path());
+  CHECK(bound<F32>(checkpoint, "a") == ramp_values);
+  CHECK(bound<F32>(checkpoint, "b") == ramp_values);
+  CHECK(bound<AnyOf<NF4, F32>>(checkpoint, "a") == ramp_values);
+  CHECK(checkpoint.owned_bytes() == 3 * 24);
+  CHECK(checkpoint.mapped_bytes() == 12 + 12 + 24);
+  Weights<BF16> weights;
+  CHECK_THROWS_AS(checkpoint.bind(weights, "b", Shape{2, 3}), shape_error);
+  CHECK_THROWS_AS(checkpoint.bind(weights, "c", Shape{2, 3}), shape_error);
+}
+
+TEST_CASE("tensors that are not aligned are copied") {
+  const TemporaryFolder folder;
+  std::string header = R"({"a":{"dtype":"F32","shape":[2,3],"data_offsets":[0,24]}})";
+  while (header.size() % 8 != 3) header += ' ';
+  std::string file(1, static_cast<char>(header.size()));
+  file.append(7, '\0').append(header).append(reinterpret_cast<const char*>(ramp.data()), sizeof ramp);
+  folder.write("model.safetensors", file);
+  Checkpoint checkpoint = Checkpoint::open(folder.path());
+  CHECK(bound<F32>(checkpoint, "a") == ramp_values);
+  CHECK(bound<Stored>(checkpoint, "a") == ramp_values);
+  CHECK(checkpoint.owned_bytes() == 48);
+}
+
+TEST_CASE("what does not fit is named, with what was expected and found") {
+  const TemporaryFolder folder;
+  const FourBitMatrix matrix(2, 3, 64, false);
+  std::vector<FileTensor> tensors = matrix.tensors("q.weight");
+  tensors.push_back(f32("f.weight"));
+  tensors.push_back({"i.weight", Dtype::I8, {2, 3}, std::as_bytes(std::span(ramp)).first(6)});
+  tensors.push_back({"i.SCB", Dtype::F32, {2}, std::as_bytes(std::span(ramp)).first(8)});
+  tensors.push_back({"d.weight", Dtype::F64, {3}, std::as_bytes(std::span(ramp))});
+  tensors.push_back(f32("o.weight"));
+  tensors.push_back({"o.weight.absmax", Dtype::F32, {2}, std::as_bytes(std::span(ramp)).first(8)});
+  for (FileTensor tensor : matrix.tensors("p.weight")) {
+    const std::size_t end = tensor.name.find("nf4");
+    if (end != std::string::npos) tensor.name.replace(end, 3, "fp4");
+    tensors.push_back(tensor);
+  }
+  write(folder, tensors);
+  Checkpoint checkpoint = Checkpoint::open(folder.path());
+  const std::string file = folder / "model.safetensors: ";
+  const auto what = [&]<class F>(F, std::string_view name, const Shape& shape) {
+    return message<shape_error>([&] {
+      Weights<F> weights;
+      checkpoint.bind(weights, name, shape);
+    });
+  };
+  CHECK(what(Stored{}, "none.weight", {2, 3}) ==
+        folder.path() + ": none.weight: expected a tensor [2, 3], found none of this name");
+  CHECK(what(Stored{}, "f.weight", {3, 2}) == file + "f.weight: expected [3, 2], found F32 [2, 3]");
+  CHECK(what(F32{}, "f.weight", {6}) == file + "f.weight: expected [6], found F32 [2, 3]");
+  CHECK(what(Stored{}, "q.weight", {3, 2}) == file + "q.weight: expected [3, 2], found [2, 3]");
+  CHECK(what(StoredFloat{}, "q.weight", {2, 3}).starts_with(file + "q.weight: expected BF16, F16, F32, found bitsandbytes nf4: "));
+  CHECK(what(Stored{}, "p.weight", {2, 3}).starts_with(file + "p.weight: expected NF4, BF16, F16, F32, found bitsandbytes fp4: "));
+  CHECK(what(Stored{}, "i.weight", {2, 3}).starts_with(file + "i.weight: expected NF4, BF16, F16, F32, found I8 of LLM.int8(): "));
+  CHECK(what(NF4{}, "f.weight", {2, 3}).starts_with(file + "f.weight: expected NF4, found F32: "));
+  CHECK(what(F32{}, "d.weight", {3}).starts_with(file + "d.weight: expected F32, found F64: "));
+  CHECK(message<format_error>([&] { bound<F32>(checkpoint, "o.weight"); }) ==
+        file + "o.weight.absmax: expected a quantisation state beside it, found none");
+}
+
+TEST_CASE("what nothing was bound to is listed") {
+  const TemporaryFolder folder;
+  write(folder, {f32("model.a"), f32("model.b"), f32("model.rotary_emb.inv_freq")});
+  Checkpoint checkpoint = Checkpoint::open(folder.path());
+  bound<F32>(checkpoint, "b");
+  CHECK(checkpoint.unused() == std::vector<std::string_view>{"a", "rotary_emb.inv_freq"});
+  CHECK(checkpoint.find("a")->name == "model.a");
+  CHECK(checkpoint.find("model.a") == nullptr);
+}
+
+TEST_CASE("shards come in any order, and a matrix may be spread over them") {
+  const TemporaryFolder folder;
+  const FourBitMatrix matrix(2, 3, 64, true);
+  const auto parts = matrix.tensors("model.q.weight");
+  std::string map;
+  for (std::size_t i = 0; i < parts.size(); ++i) {
+    const std::string shard = concat("model-", 9 - i, ".safetensors");
+    write_safetensors(folder / shard, std::span(parts).subspan(i, 1));
+    map += concat(i == 0 ? "" : ", ", "\"", parts[i].name, "\": \"", shard, "\"");
+  }
+  folder.write("model.safetensors.index.json", concat(R"({"metadata": {"total_size": 7, "more": []}, "weight_map": {)", map, "}}"));
+  Checkpoint checkpoint = Checkpoint::open(folder.path());
+  const auto found = bound<Stored>(checkpoint, "q.weight");
+  for (std::size_t e = 0; e < found.size(); ++e) CHECK(found[e] == matrix.element(e));
+  CHECK(checkpoint.unused().empty());
+}
+
+TEST_CASE("index and shards must agree") {
+  const TemporaryFolder folder;
+  write_safetensors(folder / "one", std::vector<FileTensor>{f32("a"), f32("b")});
+  write_safetensors(folder / "two", std::vector<FileTensor>{f32("model.a"), f32("c")});
+  write_safetensors(folder / "three", std::vector<FileTensor>{f32("a")});
+  const std::string index = "model.safetensors.index.json";
+  struct Row {
+    std::string_view json, part;
+  };
+  for (const auto& [text, part] : {
+           Row{"{}", "weight_map: expected an object"},
+           {"[]", "expected an object"},
+           {R"({"weight_map": []})", "weight_map: expected an object"},
+           {R"({"weight_map": {"a": 1}})", "weight_map.a: expected a string"},
+           {R"({"weight_map": {"a": ""}})", "weight_map.a: expected the name of a file in the same folder"},
+           {R"({"weight_map": {"a": "."}})", "the name of a file"},
+           {R"({"weight_map": {"a": ".."}})", "the name of a file"},
+           {R"({"weight_map": {"a": "../one"}})", "the name of a file"},
+           {R"({"weight_map": {"a": "/etc/passwd"}})", "the name of a file"},
+           {R"({"weight_map": {"a": "x\\one"}})", "the name of a file"},
+           {R"({"weight_map": {"a": "one\u0000x"}})", "the name of a file"},
+           {R"({"weight_map": {"a": "one", "a": "one"}})", "a: the key occurs twice"},
+           {R"({"weight_map": {"a": "missing"}})", "missing: cannot open"},
+           {R"({"weight_map": {"a": "one"}})", "weight_map.b: expected \"one\", found nothing"},
+           {R"({"weight_map": {"a": "one", "b": "one", "d": "one"}})",
+            "weight_map.d: expected a file that has this tensor, found \"one\""},
+           {R"({"weight_map": {"a": "one", "b": "three"}})", "weight_map.b: expected \"one\", found \"three\""},
+           {R"({"weight_map": {"a": "three", "model.a": "two", "c": "two"}})", "names the same tensor as"},
+       }) {
+    CAPTURE(text);
+    folder.write(index, text);
+    const std::string what = message<error>([&] { static_cast<void>(Checkpoint::open(folder.path())); });
+    CAPTURE(what);
+    CHECK(what.find(part) != std::string::npos);
+  }
+  folder.write(index, R"({"weight_map": {"a": "one", "b": "one"}})");
+  CHECK_NOTHROW(static_cast<void>(Checkpoint::open(folder.path())));
+}
+
+TEST_CASE("a folder without a model is named") {
+  const TemporaryFolder folder;
+  CHECK(message<file_error>([&] { static_cast<void>(Checkpoint::open(folder.path())); }).ends_with("found neither"));
+  CHECK(message<file_error>([&] { static_cast<void>(Checkpoint::open(folder / "none")); }).ends_with("found no such folder"));
+  folder.write("model.safetensors", "");
+  CHECK_THROWS_AS(static_cast<void>(Checkpoint::open(folder.path())), format_error);
+}
+
+TEST_CASE("no mutation of a quantised file does more than throw an error") {
+  const TemporaryFolder folder;
+  const auto seed = std::random_device{}();
+  CAPTURE(seed);
+  std::mt19937 random(seed);
+  for (const bool nested : {false, true}) {
+    const FourBitMatrix matrix(5, 16, 32, nested);
+    write(folder, matrix.tensors("q.weight"));
+    const std::string valid = folder.read("model.safetensors");
+    // Half of the edits hit the header or the state's text, where the structure is.
+    const std::size_t header = valid.find_last_of('}', valid.find("quant_type") - 3), text = valid.find("{\"quant_type");
+    for (int round = 0; round < 2000; ++round) {
+      std::string mutant = valid;
+      for (std::size_t edits = 1 + random() % 3; edits != 0; --edits) {
+        const std::size_t where = random() % 4;
+        const std::size_t at = where == 0   ? 8 + random() % header
+                               : where == 1 ? text + random() % matrix.state.size()
+                                            : random() % valid.size();
+        mutant[at] = where <= 1 && random() % 2 == 0 ? "0123456789,:\"{}[]-.eN"[random() % 21] : static_cast<char>(random());
+      }
+      folder.write("model.safetensors", mutant);
+      try {
+        Checkpoint checkpoint = Checkpoint::open(folder.path());
+        std::vector<float> values(80);
+        Weights<Stored> weights;
+        checkpoint.bind(weights, "q.weight", Shape{5, 16});
+        weights.decode(0, values);
+      } catch (const error&) {
+      }
+    }
+  }
+}
+
+TEST_CASE("files that transformers and bitsandbytes have saved") {
+  const std::string models = std::string(MLLAMA_TEST_DATA) + "/golden/models/";
+  for (const char* name :
+       {"appendix_a", "bf16", "nf4_mixed", "nf4_nested", "nf4_plain", "odd", "one_tile", "ratios", "three_tiles"}) {
+    CAPTURE(name);
+    Checkpoint checkpoint = Checkpoint::open(models + name);
+    std::size_t quantized = 0;
+    for (const std::string_view key : checkpoint.unused()) {
+      CAPTURE(key);
+      if (const std::size_t suffix = key.find(".quant_state."); suffix != std::string_view::npos) {
+        const FileTensor& state = *checkpoint.find(key);
+        const json text = parse_json({reinterpret_cast<const char*>(state.bytes.data()), state.bytes.size()}, name);
+        Weights<NF4> weights;
+        checkpoint.bind(weights, key.substr(0, suffix), text["shape"].get<Shape>());
+        ++quantized;
+      }
+    }
+    for (const std::string_view key : checkpoint.unused()) {
+      CAPTURE(key);
+      Weights<StoredFloat> weights;
+      checkpoint.bind(weights, key, checkpoint.find(key)->shape);
+    }
+    CHECK((quantized > 0) == std::string_view(name).starts_with("nf4"));
+    CHECK(checkpoint.unused().empty());
+    CHECK(checkpoint.owned_bytes() == 0);
+  }
+}
