@@ -81,9 +81,10 @@ class BytePairMerger {
 
   /// False if `bytes` is a token already, or one of too many with like hashes.
   [[nodiscard]] bool add_token(std::string_view bytes, Id id) {
-    TokenSlot* const slot = tokens_.find_or_empty(bytes);
+    const HashedBytes key(bytes);
+    TokenSlot* const slot = tokens_.find_or_empty(key);
     if (slot == nullptr || !slot->empty()) return false;
-    *slot = {bytes, id};
+    *slot = {bytes, key.tag(), id};
     if (bytes.size() == 1) bytes_[static_cast<unsigned char>(bytes.front())] = id;
     return true;
   }
@@ -97,7 +98,7 @@ class BytePairMerger {
   }
 
   [[nodiscard]] std::optional<Id> find(std::string_view bytes) const noexcept {
-    const TokenSlot* const slot = tokens_.find(bytes);
+    const TokenSlot* const slot = tokens_.find(HashedBytes(bytes));
     if (slot == nullptr) return std::nullopt;
     return slot->id;
   }
@@ -113,12 +114,19 @@ class BytePairMerger {
  private:
   static constexpr Id none = -1;
 
-  struct TokenSlot {
-    using Key = std::string_view;
+  struct HashedBytes {
     std::string_view bytes;
+    std::uint64_t hash;
+    explicit HashedBytes(std::string_view b) noexcept : bytes(b), hash(detail::hash_bytes(b)) {}
+    [[nodiscard]] std::uint32_t tag() const noexcept { return static_cast<std::uint32_t>(hash >> 32U); }
+  };
+  struct TokenSlot {
+    using Key = HashedBytes;
+    std::string_view bytes;
+    std::uint32_t tag = 0;  // spares the look at most bytes of other tokens
     Id id = none;
-    static std::uint64_t hash(std::string_view key) noexcept { return detail::hash_bytes(key); }
-    [[nodiscard]] bool holds(std::string_view key) const noexcept { return bytes == key; }
+    static std::uint64_t hash(const Key& key) noexcept { return key.hash; }
+    [[nodiscard]] bool holds(const Key& key) const noexcept { return tag == key.tag() && bytes == key.bytes; }
     [[nodiscard]] bool empty() const noexcept { return id == none; }
   };
   struct Pair {

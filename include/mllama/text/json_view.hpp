@@ -259,14 +259,23 @@ class JsonView {
       while (at < text.size() && std::string_view(",]} \n\r\t").find(text[at]) == std::string_view::npos) ++at;
       return;
     }
-    int depth = 0;
+    std::size_t depth = 0;
     do {
-      if (text[at] == '"') {
-        skip_string(text, at);
-        continue;
+      switch (text[at++]) {
+        case '"':
+          skip_string(text, --at);
+          break;
+        case '{':
+        case '[':
+          ++depth;
+          break;
+        case '}':
+        case ']':
+          --depth;
+          break;
+        default:
+          break;
       }
-      depth += text[at] == '{' || text[at] == '[' ? 1 : text[at] == '}' || text[at] == ']' ? -1 : 0;
-      ++at;
     } while (depth > 0);
   }
 

@@ -52,12 +52,14 @@ class JsonPlace {
   /// A member of an object; nothing if it is missing or null, which mean the same in tokenizer files.
   [[nodiscard]] std::optional<JsonPlace> find(std::string_view key) const {
     expect(JsonView::Kind::object, "an object");
+    if (members_.empty())  // one scan serves all keys: the model's members are megabytes
+      value_.for_each_member([&](JsonView name, JsonView member) { members_.emplace_back(name.string(), member); });
     std::optional<JsonPlace> found;
-    value_.for_each_member([&](JsonView name, JsonView member) {
-      if (name.text().size() < key.size() + 2 || name.string() != key) return;
+    for (const auto& [name, member] : members_) {
+      if (name != key) continue;
       if (found) found->fail("the key once, not twice");
       found.emplace(member, file_, path_.empty() ? std::string(key) : concat(path_, '.', key));
-    });
+    }
     if (found && found->is(JsonView::Kind::null)) found.reset();
     return found;
   }
@@ -93,6 +95,7 @@ class JsonPlace {
   JsonView value_;
   std::string_view file_;
   std::string path_;
+  mutable std::vector<std::pair<std::string, JsonView>> members_;
 };
 
 /// The printable characters that byte-level tokenizer files write for bytes (GPT-2's `bytes_to_unicode`): a byte that is a visible
