@@ -3,15 +3,13 @@
 
 #include <algorithm>
 #include <array>
-#include <bit>
 #include <cstddef>
 #include <cstdint>
-#include <cstring>
 
 #include <mllama/core/format.hpp>
 #include <mllama/kernels/x86/decode.hpp>
 
-/// Decoding of a run of stored weights, fast: the same bits as `Weights::decode`.
+/// Decoding of a run of stored weights, fast: the same numbers as `Weights::decode`.
 
 namespace mllama::kernels::detail {
 
@@ -52,33 +50,12 @@ void decode_run(const Weights<F>& weights, std::size_t first, std::size_t count,
   }
 }
 
-/// IEEE binary16 without a branch, so that the loop below becomes vectors.
-inline float decode_element(F16, std::uint16_t value) noexcept {
-  const std::uint32_t magnitude = (value & 0x7fffU) << 13U, sign = (value & 0x8000U) << 16U;
-  // As binary32 the exponent is 112 too small; the product is exact, subnormals included.
-  const std::uint32_t finite = std::bit_cast<std::uint32_t>(std::bit_cast<float>(magnitude) * 0x1p112F);
-  const std::uint32_t special = magnitude >= 0x0f800000U ? 0x7f800000U : 0U;  // infinities and NaNs keep their fraction
-  return std::bit_cast<float>(sign | (special != 0 ? special | magnitude : finite));
-}
-template <DenseFormat F>
-float decode_element(F, typename F::stored value) noexcept {
-  return F::decode(value);
-}
-
 template <DenseFormat F>
 void decode_run(const Weights<F>& weights, std::size_t first, std::size_t count, float* out) {
-  const typename F::stored* const from = weights.data + first;
-  constexpr std::size_t lanes = 16;
+  const auto* const from = weights.data + first;
   std::size_t i = 0;
-  for (; i + lanes <= count; i += lanes) {
-    // Local copies: the compiler need not prove that input and output are apart.
-    typename F::stored stored[lanes];
-    float decoded[lanes];
-    std::memcpy(stored, from + i, sizeof stored);
-    for (std::size_t j = 0; j < lanes; ++j) decoded[j] = decode_element(F{}, stored[j]);
-    std::memcpy(out + i, decoded, sizeof decoded);
-  }
-  for (; i < count; ++i) out[i] = decode_element(F{}, from[i]);
+  if constexpr (requires { decode_x86(F{}, from, count, out); }) i = decode_x86(F{}, from, count, out);
+  for (; i < count; ++i) out[i] = F::decode(from[i]);
 }
 
 }  // namespace mllama::kernels::detail

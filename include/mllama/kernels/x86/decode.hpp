@@ -6,14 +6,50 @@
 #include <cstddef>
 #include <cstdint>
 
-#if defined(__AVX512F__) || defined(__AVX2__)
+#include <mllama/core/format.hpp>
+
+#if defined(__AVX512F__) || defined(__AVX2__) || defined(__F16C__)
 #include <immintrin.h>
 #endif
 
-/// Decoding of 4-bit codes with instructions that xsimd cannot say: a table of 16 floats in one AVX-512 register, or its four
+/// Decoding of 16-bit floats; and of 4-bit codes with instructions that xsimd cannot say: a table of 16 floats in one AVX-512 register, or its four
 /// byte planes in AVX2 registers (`vpermps` needs two look-ups and a blend there, and is slow before Zen 4).
 
 namespace mllama::kernels::detail {
+
+/// Decodes `count` bfloat16 or binary16 numbers. Returns how many it decoded; the rest is the caller's.
+inline std::size_t decode_x86(BF16, [[maybe_unused]] const std::uint16_t* from, [[maybe_unused]] std::size_t count,
+                              [[maybe_unused]] float* out) {
+  std::size_t done = 0;
+#if defined(__CUDACC__)
+#elif defined(__AVX512F__)
+  for (; done + 16 <= count; done += 16) {
+    const __m256i sixteen = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from + done));
+    _mm512_storeu_si512(out + done, _mm512_slli_epi32(_mm512_cvtepu16_epi32(sixteen), 16));
+  }
+#elif defined(__AVX2__)
+  for (; done + 8 <= count; done += 8) {
+    const __m128i eight = _mm_loadu_si128(reinterpret_cast<const __m128i*>(from + done));
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(out + done), _mm256_slli_epi32(_mm256_cvtepu16_epi32(eight), 16));
+  }
+#endif
+  return done;
+}
+inline std::size_t decode_x86(F16, [[maybe_unused]] const std::uint16_t* from, [[maybe_unused]] std::size_t count,
+                              [[maybe_unused]] float* out) {
+  std::size_t done = 0;
+#if defined(__CUDACC__)
+#elif defined(__AVX512F__)
+  for (; done + 16 <= count; done += 16) {
+    _mm512_storeu_ps(out + done, _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(from + done))));
+  }
+#elif defined(__F16C__)
+  for (; done + 8 <= count; done += 8) {
+    _mm256_storeu_ps(out + done, _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from + done))));
+  }
+#endif
+  return done;
+}
 
 /// Decodes `count` codes, a multiple of 2, whose first lies in the high half of `*codes`: `out[i] = table[code i] · scale`.
 /// Returns how many it decoded, a multiple of 16 or 32; the rest is the caller's.
