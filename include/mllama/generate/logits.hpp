@@ -144,7 +144,7 @@ template <class Model>
   using Vision = typename Model::Vision;
   using Text = typename Model::Text;
   const PaddedInputs& in = file.inputs();
-  Context<cpu<>, Recorder> ctx(threads, Recorder{});
+  Context<cpu<>, Recorder> ctx(threads, Recorder{{"vision_output", "cross_attention_states", "hidden_states"}});
   std::vector<NamedTensor> outputs;
 
   PaddedRun<Model> run(model, numerics);

@@ -18,6 +18,10 @@
 #include <mllama/io/config.hpp>
 #include <mllama/models/mllama/mllama.hpp>
 #include <mllama/models/mllama/models.hpp>
+#include <mllama/io/processor_config.hpp>
+#include <mllama/text/chat_template.hpp>
+#include <mllama/text/tokenizer.hpp>
+#include <mllama/vision/processor.hpp>
 
 /// A model folder as Hugging Face saves it, loaded as a model type.
 
@@ -146,6 +150,102 @@ template <class Model>
   if (auto difference = config_difference<Model>(read_model_sizes(folder))) throw config_error(std::move(*difference));
   Weighted<Model> loaded{Checkpoint::open(folder), std::make_unique<Model>()};
   bind_weights(*loaded.model, loaded.files);
+  return loaded;
+}
+
+/// A folder, loaded: weights, and what else a conversation needs.
+template <class Model>
+struct Pretrained {
+  using Text = typename Model::Text;
+  using Picture = std::shared_ptr<const EncodedImage<Text>>;
+
+  std::string folder;
+  ModelSizes sizes;
+  GenerationSettings generation;
+  Weighted<Model> weights;
+  std::optional<Tokenizer> tokenizer;           ///< none if the folder has no tokenizer.json
+  std::optional<ImageProcessor> processor;      ///< none if the folder has no preprocessor_config.json
+  std::optional<ChatTemplate> chat_template;    ///< none if the folder has none, as base models
+
+  [[nodiscard]] const Model& model() const noexcept { return *weights.model; }
+
+  /// A picture's keys and values, to be shared by any number of conversations.
+  /// Errors:  input_error for a picture that cannot be cut into tiles.
+  template <class Ctx>
+  [[nodiscard]] Picture encode(const Image& image, Ctx& ctx, const Numerics& numerics = Model::numerics) const {
+    using Vision = typename Model::Vision;
+    const TileSet set = require(processor, "preprocessor_config.json").tiles(image);
+    PictureTiles<Vision> tiles;
+    using Pixels = Tensor<float, Dim<Vision::tiles>, Dim<Vision::channels>, Dim<Vision::image>, Dim<Vision::image>>;
+    Pixels pixels(typename Pixels::Lengths{});
+    pixels.fill(0);
+    std::ranges::copy(set.pixels, pixels.data());
+    tiles.pixels = pixels;
+    tiles.aspect_ratio_id = set.aspect_ratio_id;
+    for (std::size_t t = 0; t < set.num_tiles(); ++t) tiles.real_tiles[t] = true;
+    return std::make_shared<const EncodedImage<Text>>(model().encode(tiles, numerics, ctx));
+  }
+
+  /// A part that the folder may lack.
+  /// Errors:  file_error that names the missing file.
+  template <class Part>
+  [[nodiscard]] const Part& require(const std::optional<Part>& part, std::string_view file) const {
+    check<file_error>(part.has_value(), [&] {
+      return Fault{.file = concat(folder, "/", file), .field = {}, .expected = "a file", .found = "none", .note = {}};
+    });
+    return *part;
+  }
+};
+
+namespace detail {
+
+/// The chat template's text, from the first of the places where releases of transformers put it.
+inline std::optional<ChatTemplate> read_chat_template(const std::string& folder) {
+  if (const std::string file = folder + "/chat_template.jinja"; exists(file)) return chat_template_of(MappedFile(file).text(), file);
+  for (const std::string_view name : {"/chat_template.json", "/tokenizer_config.json"}) {
+    const std::string file = concat(folder, name);
+    if (!exists(file)) continue;
+    const json document = read_json(file);
+    if (const JsonField field = JsonField(document, file)["chat_template"]; field.present()) {
+      return chat_template_of(field.template as<std::string>(), file);
+    }
+  }
+  return std::nullopt;
+}
+
+template <class C>
+ImageProcessor read_processor(const std::string& file) {
+  const ProcessorConfig config = read_processor_config(file);
+  const auto same = [&](std::string_view field, std::size_t expected, std::size_t found) {
+    check<config_error>(expected == found, [&] {
+      return Fault{.file = file, .field = std::string(field), .expected = concat(expected), .found = concat(found),
+                   .note = "the file does not belong to this model type"};
+    });
+  };
+  same("size", C::image, config.tile);
+  same("max_image_tiles", C::tiles, config.max_tiles);
+  return ImageProcessor(config);
+}
+
+}  // namespace detail
+
+/// Loads a folder as Hugging Face saves it. Weights stay in the mapped files.
+/// Errors:  file_error, format_error, config_error, shape_error; each names the file, and what in it.
+template <class Model>
+[[nodiscard]] Pretrained<Model> load(const std::string& folder) {
+  Pretrained<Model> loaded{.folder = folder, .sizes = read_model_sizes(folder), .generation = {}, .weights = load_weights<Model>(folder),
+                           .tokenizer = {}, .processor = {}, .chat_template = detail::read_chat_template(folder)};
+  loaded.generation = read_generation_settings(folder, loaded.sizes.text);
+  if (const std::string file = folder + "/tokenizer.json"; detail::exists(file)) {
+    loaded.tokenizer = Tokenizer::from_file(file);
+    constexpr std::size_t most = Model::Text::vocab + Model::Text::extra_embeddings;
+    check<config_error>(loaded.tokenizer->size() <= most, [&] {
+      return Fault{.file = file, .field = {}, .expected = concat("at most ", most, " tokens"), .found = concat(loaded.tokenizer->size()), .note = {}};
+    });
+  }
+  if (const std::string file = folder + "/preprocessor_config.json"; detail::exists(file)) {
+    loaded.processor = detail::read_processor<typename Model::Vision>(file);
+  }
   return loaded;
 }
 

@@ -11,10 +11,12 @@
 
 namespace mllama {
 
-/// An observer that keeps what it is shown: `Context<cpu<>, Recorder> ctx(0, Recorder{})`.
-/// Taps that are passed several times (a picture each) are kept one after the other.
+/// An observer that keeps what it is shown at the taps of these names: `Context<cpu<>, Recorder> ctx(0, Recorder{{"hidden_states"}})`.
+/// Taps that are passed several times (by a picture each) are kept one after the other.
 class Recorder {
  public:
+  explicit Recorder(std::vector<std::string_view> names) : names_(std::move(names)) {}
+
   struct Record {
     std::string name;  ///< `hidden_states.3`: the tap's name, and its index if the tap has one
     std::vector<std::size_t> shape;
@@ -23,6 +25,7 @@ class Recorder {
 
   template <class V>
   void operator()(Tap tap, const V& view) {
+    if (std::ranges::find(names_, tap.name) == names_.end()) return;
     std::string name(tap.name);
     if (tap.index != Tap::no_index) name += concat(".", tap.index);
     auto found = std::ranges::find(records_, name, &Record::name);
@@ -39,6 +42,7 @@ class Recorder {
   void clear() noexcept { records_.clear(); }
 
  private:
+  std::vector<std::string_view> names_;
   std::vector<Record> records_;
 };
 

@@ -213,7 +213,9 @@ struct VisionModel {
         if (all || here) store_intermediate(x.view(), j, states.view(), ctx);
       }
     };
+    std::size_t depth = 0;
     for (int i = 0; i < C::layers; ++i) {
+      ctx.tap({"vision_states", depth++}, x.view());
       keep(i, IntermediateState::input);
       transformer.layers[static_cast<std::size_t>(i)](x, visible, ctx);
       keep(i, IntermediateState::output);
@@ -222,7 +224,10 @@ struct VisionModel {
 
     layernorm_post.in_place(x, ctx);
     post_tile_positional_embedding.add_to(x, 0, padded, padded, picture.aspect_ratio_id, ctx);
-    for (const auto& layer : global_transformer.layers) layer(x, visible, ctx);
+    for (const auto& layer : global_transformer.layers) {
+      ctx.tap({"vision_states", depth++}, x.view());
+      layer(x, visible, ctx);
+    }
 
     for (std::size_t r = 0; r < states.rows(); ++r) {
       std::copy_n(x[r / positions * padded + r % positions].data(), C::hidden, states[r].data());

@@ -1,0 +1,33 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+/// Everything: tensors, kernels, layers, Mllama, its files, pictures, text and generation.
+
+#include <mllama/core/axes.hpp>
+#include <mllama/core/check.hpp>
+#include <mllama/core/context.hpp>
+#include <mllama/core/format.hpp>
+#include <mllama/core/rounding.hpp>
+#include <mllama/core/tensor.hpp>
+#include <mllama/core/thread_pool.hpp>
+#include <mllama/core/visit.hpp>
+#include <mllama/core/workspace.hpp>
+#include <mllama/generate/chat.hpp>
+#include <mllama/generate/logits.hpp>
+#include <mllama/generate/padded.hpp>
+#include <mllama/generate/pretrained.hpp>
+#include <mllama/generate/recorder.hpp>
+#include <mllama/generate/sampler.hpp>
+#include <mllama/generate/session.hpp>
+#include <mllama/io/checkpoint.hpp>
+#include <mllama/io/config.hpp>
+#include <mllama/io/image.hpp>
+#include <mllama/io/safetensors.hpp>
+#include <mllama/models/mllama/describe.hpp>
+#include <mllama/models/mllama/mllama.hpp>
+#include <mllama/models/mllama/models.hpp>
+#include <mllama/text/chat_template.hpp>
+#include <mllama/text/tokenizer.hpp>
+#include <mllama/version.hpp>
+#include <mllama/vision/image.hpp>
+#include <mllama/vision/processor.hpp>
