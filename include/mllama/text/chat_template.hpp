@@ -57,17 +57,40 @@ struct ChatOptions {
   bool tools_in_user_message = true;  ///< describe them in the first message after the system's, not in the system's
 };
 
+namespace detail {
+
+/// What of a template's text is compared: all but white space, also where it is spelt `\n`.
+[[nodiscard]] inline std::string template_core(std::string_view jinja) {
+  std::string core;
+  for (std::size_t i = 0; i < jinja.size(); ++i) {
+    if (jinja.substr(i, 2) == "\\n") {
+      ++i;
+    } else if (!is_python_space(static_cast<unsigned char>(jinja[i]))) {
+      core += jinja[i];
+    }
+  }
+  return core;
+}
+
+inline constexpr std::string_view plain_template =
+    "{% for message in messages %}{% if loop.index0 == 0 %}{{ bos_token }}{% endif %}"
+    "{{ '<|start_header_id|>' + message['role'] + '<|end_header_id|>\\n\\n' }}"
+    "{% if message['content'] is string %}{{ message['content'] }}{% else %}{% for content in message['content'] %}"
+    "{% if content['type'] == 'image' %}{{ '<|image|>' }}{% elif content['type'] == 'text' %}{{ content['text'] }}{% endif %}"
+    "{% endfor %}{% endif %}{{ '<|eot_id|>' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|start_header_id|>assistant<|end_header_id|>\\n\\n' }}{% endif %}";
+
+}  // namespace detail
+
 /// Which of the known templates the text of a checkpoint's Jinja template is.
 /// Errors:  format_error when it is neither; a prompt in a wrong form would quietly make a model answer badly.
 [[nodiscard]] inline ChatTemplate chat_template_of(std::string_view jinja, std::string_view file = "chat template") {
   const auto has = [jinja](std::string_view part) { return jinja.find(part) != jinja.npos; };
-  const auto has_any = [&](auto... parts) { return (has(parts) || ...); };
-  const auto has_all = [&](auto... parts) { return (has(parts) && ...); };
-  if (has_all(start_header, end_header, end_of_turn, image_token)) {
-    if (has_all("Cutting Knowledge Date: December 2023", "tools_in_user_message", "Prompting with images is incompatible"))
-      return ChatTemplate::llama_3_2;
-    if (!has_any("tool", "date", "strftime", "raise_exception", "system", "ipython", "trim")) return ChatTemplate::plain;
-  }
+  // Published revisions differ in how the date is found, which ChatOptions decides here.
+  if (has("Cutting Knowledge Date: December 2023") && has("tools_in_user_message") && has("Prompting with images is incompatible with system messages.") &&
+      has(image_token))
+    return ChatTemplate::llama_3_2;
+  if (detail::template_core(jinja) == detail::template_core(detail::plain_template)) return ChatTemplate::plain;
   throw format_error(Fault{.file = std::string(file),
                            .field = "chat_template",
                            .expected = "the template of Llama 3.2 Vision Instruct, or the plain one of transformers' conversion script",
