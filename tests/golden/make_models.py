@@ -6,6 +6,7 @@
 DIR holds the two older releases of transformers, DIR/4.54.1 and DIR/4.55.4 (see README.md). This process
 writes checkpoints and inputs; one child process per release then adds its outputs.
 """
+
 import argparse
 import json
 import os
@@ -201,9 +202,7 @@ def to_file_name(name):
 def write_model(name, folder):
     spec = CONFIGS[name]
     dtype = getattr(torch, spec.dtype)
-    config = MllamaConfig(
-        vision_config=spec.vision, text_config=spec.text, image_token_index=spec.text["vocab_size"]
-    )
+    config = MllamaConfig(vision_config=spec.vision, text_config=spec.text, image_token_index=spec.text["vocab_size"])
     weight = appendix_a_weight if name == "appendix_a" else random_weight
     model = MllamaForConditionalGeneration._from_config(config, dtype=dtype)
     with torch.no_grad():
@@ -274,9 +273,7 @@ def appendix_a_inputs():
     cross = torch.zeros(2, 11, 2, 4, dtype=torch.int64)
     cross[0, 2:, 0, :2] = cross[1, 3:6, 0, :1] = cross[1, 6:, 1, :3] = 1
     return {
-        "input_ids": torch.tensor(
-            [[1, 7, 99, 12, 55, 3, 8, 90, 41, 6, 23], [1, 30, 4, 99, 17, 61, 99, 5, 77, 9, 2]]
-        ),
+        "input_ids": torch.tensor([[1, 7, 99, 12, 55, 3, 8, 90, 41, 6, 23], [1, 30, 4, 99, 17, 61, 99, 5, 77, 9, 2]]),
         "pixel_values": pixels,
         "aspect_ratio_ids": torch.tensor([[2, 0], [1, 3]]),
         "aspect_ratio_mask": torch.tensor([[[1, 1, 0, 0], [1, 0, 0, 0]], [[1, 0, 0, 0], [1, 1, 1, 0]]]),
@@ -437,9 +434,7 @@ def run(model, inputs, mask_rows):
     cache = transformers.DynamicCache()
     recorder = Recorder(model, mask_rows)
     here = torch.arange(ids.shape[1])
-    result = model(
-        **inputs, position_ids=positions(grown), past_key_values=cache, cache_position=here, use_cache=True
-    )
+    result = model(**inputs, position_ids=positions(grown), past_key_values=cache, cache_position=here, use_cache=True)
     out = recorder.seen | {"logits": result.logits}
     for name in out:
         out[name] = shape_as_specified(name, out[name], inputs).float()
@@ -476,8 +471,6 @@ def wanted(name, case_name, profile, key, x):
     if key == "vision_output":
         return name == "appendix_a" or x.nbytes < 30_000
     return not key.startswith("hidden_states") or x.nbytes < 10_000
-
-
 
 
 def fallback(stored, profile, key):
@@ -524,7 +517,8 @@ A_VISION = {  # profile: [0,0,0,0,16:22], [1,1,3,16,60:], sum, sum of squares
                           [-0.13920, -0.60035, -0.60035, -0.60035], 8353.837, 61132.10),
 }  # fmt: skip
 A_VISION["meta"], A_VISION["meta_rows"] = A_VISION["transformers_4_45"], A_VISION["transformers_4_56"]
-A_LOGITS = {  # profile: [0,0,:4], [0,10,:6], [1,10,:6], arg max, sum, sum of squares, steps [:,0,:4], left pad [0,10,:4]
+# Profile: [0,0,:4], [0,10,:6], [1,10,:6], arg max, sum, sum of squares, steps [:,0,:4], left pad [0,10,:4].
+A_LOGITS = {
     "transformers_4_45": ([0.86154, 1.23490, -0.04999, -1.51204],
                           [0.98193, 0.89333, 0.69326, -1.07312, -0.90246, -0.10231],
                           [-0.33648, 1.10647, 1.06675, -0.68058, -0.88907, -0.34732], [36, 95], -167.849, 1555.16,

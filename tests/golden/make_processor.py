@@ -7,6 +7,7 @@ and canvases.
 DIR/pillow-12.1.1 holds that release of Pillow (see README.md): it resizes horizontally first, as every release before
 it. Where Pillow 13 differs, its results are written too.
 """
+
 import argparse
 import json
 import os
@@ -179,7 +180,8 @@ def open_picture(source, width, height):
 
 
 def processor(tile, most):
-    return MllamaImageProcessor(size={"height": tile, "width": tile}, max_image_tiles=most, image_mean=MEAN, image_std=STD)
+    size = {"height": tile, "width": tile}
+    return MllamaImageProcessor(size=size, max_image_tiles=most, image_mean=MEAN, image_std=STD)
 
 
 def crc(array):
@@ -236,9 +238,8 @@ def masks():
     while len(batches) < 48:
         rows = int(random.integers(1, 4))
         share = random.choice([0.1, 0.3, 0.6, 0.9])
-        batches.append(
-            [np.where(random.random(n) < share, 9, random.integers(1, 9, n)).tolist() for n in random.integers(1, 16, rows)]
-        )
+        lengths = random.integers(1, 16, rows)
+        batches.append([np.where(random.random(n) < share, 9, random.integers(1, 9, n)).tolist() for n in lengths])
     for batch in batches:
         side = random.choice(["left", "right"]) if len({len(row) for row in batch}) > 1 else "none"
         length = max(map(len, batch))
@@ -274,9 +275,28 @@ def canvases():
 
 def bos_insertions():
     bos, image = "<|begin_of_text|>", "<|image|>"
-    for text in ["", "Hi", image, image + "Hi", image * 3 + "Hi", "Hi" + image, image + " " + image + "Hi", " " + image,
-                 bos, bos + "Hi", "Hi" + bos, image + bos + "Hi", image + "Hi" + bos, bos + bos, "<|image|", "a<|image|>b<|image|>c",
-                 "<|begin_of_text|", "\n" + image * 2 + "\n", "é" + image, image + image + "日本"]:  # fmt: skip
+    for text in [
+        "",
+        "Hi",
+        image,
+        image + "Hi",
+        image * 3 + "Hi",
+        "Hi" + image,
+        image + " " + image + "Hi",
+        " " + image,
+        bos,
+        bos + "Hi",
+        "Hi" + bos,
+        image + bos + "Hi",
+        image + "Hi" + bos,
+        bos + bos,
+        "<|image|",
+        "a<|image|>b<|image|>c",
+        "<|begin_of_text|",
+        "\n" + image * 2 + "\n",
+        "é" + image,
+        image + image + "日本",
+    ]:
         yield {"text": text, "with_bos": text_hf.build_string_from_input(text, bos, image)}
 
 
@@ -285,7 +305,8 @@ def check_appendix_a(rows):
         500×400 1e46f868 8d9460c6 0ea3a2a5 34cf4808 56×56 132c6911 132c6911 132c6911 1ecfc5a9
         57×57 d158359e d158359e 13b74398 5f4103a1 20×39 26d1fe26 a59bbe0c 651162c2 e58fe46b
         1×1 42c99ea6 fda19935 fda19935 26a73893""".split()
-    found = {f"{job[1]}×{job[2]}": sums for job, sums in rows if job[0] == ",".join(map(str, APPENDIX_A)) and job[3:] == (56, 4)}
+    source = ",".join(map(str, APPENDIX_A))
+    found = {f"{w}×{h}": sums for (name, w, h, *size), sums in rows if name == source and size == [56, 4]}
     for i in range(0, len(published), 5):
         assert found[published[i]] == published[i + 1 : i + 5], published[i]
 

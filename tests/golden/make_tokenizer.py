@@ -1,8 +1,6 @@
 #!/usr/bin/env python3
-"""Writes tokenizer/: two tokenizer.json files, texts and what the tokenizers library makes of them, chat renderings.
+"""Writes tokenizer/: two tokenizer.json files, texts and what the tokenizers library makes of them, chat renderings."""
 
-    make_tokenizer.py
-"""
 import json
 import os
 import random
@@ -22,10 +20,20 @@ PATTERN = (
 BOS, EOT, IMAGE = "<|begin_of_text|>", "<|eot_id|>", "<|image|>"
 RESERVED = "<|reserved_special_token_%d|>"
 SPECIAL = [
-    BOS, "<|end_of_text|>", RESERVED % 0, RESERVED % 1, "<|finetune_right_pad_id|>", "<|step_id|>",
-    "<|start_header_id|>", "<|end_header_id|>", "<|eom_id|>", EOT, "<|python_tag|>",
-    *(RESERVED % i for i in range(2, 247)), IMAGE,
-]  # fmt: skip
+    BOS,
+    "<|end_of_text|>",
+    RESERVED % 0,
+    RESERVED % 1,
+    "<|finetune_right_pad_id|>",
+    "<|step_id|>",
+    "<|start_header_id|>",
+    "<|end_header_id|>",
+    "<|eom_id|>",
+    EOT,
+    "<|python_tag|>",
+    *(RESERVED % i for i in range(2, 247)),
+    IMAGE,
+]
 
 # --- texts ----------------------------------------------------------------------------------------------------------
 
@@ -67,14 +75,14 @@ def corpus():
         yield rng.choice([" ", "    ", "\t", "\n", "  \n"]) * rng.randint(1, 6)
 
 
-WHITE = "\t\n\v\f\r \x85\u00a0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u2028\u2029\u202f\u205f\u3000"
+WHITE = "\t\n\v\f\r \x85\u00a0\u1680" + "".join(map(chr, range(0x2000, 0x200B))) + "\u2028\u2029\u202f\u205f\u3000"
 NOT_WHITE = "\x1c\x1d\x1e\x1f\u180e\u200b\u200c\u200d\u2060\ufeff\x00\x07\x7f"
 DIGITS = "٠١٢٣٤٥٦٧٨٩०१२३४५６７８９²³¹¼½Ⅷⅻ①⑳㊿𝟘𝟙𝟚𐄇𐏓〇〡"
-CLUSTERS = [
-    "e\u0301", "n\u0303", "a\u0323\u0302", "क्षि", "नि", "ก็", "각", "\u1100\u1161\u11a8", "ﬁ", "ﬀ", "\ufb05", "ŉ", "İ", "ı", "ß",
-    "ǅ", "👩🏿‍🚀", "👨‍👩‍👧‍👦", "🏴󠁧󠁢󠁳󠁣󠁴󠁿", "🇺🇳", "🏳️‍⚧️", "1️⃣", "☺︎", "☺️", "𝒜𝓫", "𠜎𠜱", "\U0010fffd", "\ue000", "\ufffd", "\ufffe", "\U0001ffff", "ʼ", "’s",
-    "العَرَبِيَّة", "שָׁלוֹם", "‏RTL‎", "Ω", "K", "Å", "\u0300", "\u20dd", "ไทย", "မြန်မာ", "ខ្មែរ", "ትግርኛ", "ᏣᎳᎩ", "𓀀𓂀", "𐍈𐌰",
-]  # fmt: skip
+CLUSTERS = """
+e\u0301 n\u0303 a\u0323\u0302 क्षि नि ก็ 각 \u1100\u1161\u11a8 ﬁ ﬀ \ufb05 ŉ İ ı ß ǅ
+👩🏿‍🚀 👨‍👩‍👧‍👦 🏴󠁧󠁢󠁳󠁣󠁴󠁿 🇺🇳 🏳️‍⚧️ 1️⃣ ☺︎ ☺️ 𝒜𝓫 𠜎𠜱 \U0010fffd \ue000 \ufffd \ufffe \U0001ffff ʼ
+’s العَرَبِيَّة שָׁלוֹם \u200fRTL\u200e Ω K Å \u0300 \u20dd ไทย မြန်မာ ខ្មែរ ትግርኛ ᏣᎳᎩ 𓀀𓂀 𐍈𐌰
+""".split()
 
 
 def stable_characters():
@@ -88,8 +96,17 @@ def texts():
     rng = random.Random(2)
     yield from ["", " ", "a", "\0", "\0\0a\0", "\n", "\r\n", "  ", "'", "'s", IMAGE, BOS]
     yield from SENTENCES
-    yield from ["If I had to write a haiku for this one", "Hello world! This is a test.", " café naïve\t\n\n  x",
-                "12345 6789", "日本語テスト 😀👍🏽", "   lead", "trail   ", "a\r\nb\n\n\nc", "foo_bar(baz)->{x:1};"]  # fmt: skip
+    yield from [
+        "If I had to write a haiku for this one",
+        "Hello world! This is a test.",
+        " café naïve\t\n\n  x",
+        "12345 6789",
+        "日本語テスト 😀👍🏽",
+        "   lead",
+        "trail   ",
+        "a\r\nb\n\n\nc",
+        "foo_bar(baz)->{x:1};",
+    ]
     for tail in ("s", "t", "re", "ve", "m", "ll", "d", "ſ"):
         cases = sorted({tail, tail.upper(), tail.capitalize(), tail[0] + tail[1:].upper()})
         for form in cases:
@@ -110,9 +127,23 @@ def texts():
     for i, token in enumerate(SPECIAL[:14] + SPECIAL[-4:]):
         yield f"x{token}y"
         yield f" {token} {token}\n{SPECIAL[i]}"
-    yield from ["<|image|", "<|image|>>", "<<|image|>", "<|IMAGE|>", "<|image |>", "<|reserved_special_token_24|>6|>",
-                "<|reserved_special_token_247|>", "<|reserved_special_token_2", "<|eot_id|><|eot_id|>'s", "<|<|image|>|>",
-                f"{IMAGE}\u0301", f"\u200b{IMAGE}\u200b", f"{BOS}{BOS}Hi", f"{IMAGE}{IMAGE} a {IMAGE}", f"{EOT}\0{EOT}"]  # fmt: skip
+    yield from [
+        "<|image|",
+        "<|image|>>",
+        "<<|image|>",
+        "<|IMAGE|>",
+        "<|image |>",
+        "<|reserved_special_token_24|>6|>",
+        "<|reserved_special_token_247|>",
+        "<|reserved_special_token_2",
+        "<|eot_id|><|eot_id|>'s",
+        "<|<|image|>|>",
+        f"{IMAGE}\u0301",
+        f"\u200b{IMAGE}\u200b",
+        f"{BOS}{BOS}Hi",
+        f"{IMAGE}{IMAGE} a {IMAGE}",
+        f"{EOT}\0{EOT}",
+    ]
     characters = stable_characters()
     astral = [c for c in characters if ord(c) > 0xFFFF]
     for i in range(90):
@@ -122,7 +153,9 @@ def texts():
             picked = [c + rng.choice(["", "", " ", "\n", "'s", "\u0301", "7"]) for c in picked]
         yield "".join(picked)
     for _ in range(60):
-        parts = [rng.choice(w) for w in rng.choices([words(rng, 3), SENTENCES[0].split(), CLUSTERS, list(WHITE), ["'", "'ll", "->", "...", "\r\n"], SPECIAL[:11], list("0123456789")], k=rng.randint(4, 16))]  # fmt: skip
+        marks = ["'", "'ll", "->", "...", "\r\n"]
+        kinds = [words(rng, 3), SENTENCES[0].split(), CLUSTERS, WHITE, marks, SPECIAL[:11], "0123456789"]
+        parts = [rng.choice(kind) for kind in rng.choices(kinds, k=rng.randint(4, 16))]
         yield "".join(p + rng.choice(["", " "]) for p in parts)
     for _ in range(40):
         yield " ".join(words(rng, rng.randint(5, 25))) + rng.choice([".", "!?", ".\n", "  "])
@@ -169,14 +202,27 @@ def build(size, whole_words, special):
     return tokenizer
 
 
-WHOLE_WORDS = [" triangle", " parallelogram", "日本語", " 😀", " неизвестный", "\n\n\n\n\n", "()->", " über", "qzqzqz", "!!!!"]
+WHOLE_WORDS = [
+    " triangle",
+    " parallelogram",
+    "日本語",
+    " 😀",
+    " неизвестный",
+    "\n\n\n\n\n",
+    "()->",
+    " über",
+    "qzqzqz",
+    "!!!!",
+]
 
 
 def large():
     """Merges as pairs; byte-level and template post-processors in sequence, which put BOS in front."""
     tokenizer = build(1990, WHOLE_WORDS, SPECIAL)
     bos = tokenizer.token_to_id(BOS)
-    template = processors.TemplateProcessing(single=f"{BOS} $A", pair=f"{BOS} $A {BOS}:1 $B:1", special_tokens=[(BOS, bos)])
+    template = processors.TemplateProcessing(
+        single=f"{BOS} $A", pair=f"{BOS} $A {BOS}:1 $B:1", special_tokens=[(BOS, bos)]
+    )
     tokenizer.post_processor = processors.Sequence([processors.ByteLevel(trim_offsets=False), template])
     return json.loads(tokenizer.to_str())
 
@@ -225,7 +271,9 @@ class TemplateError(Exception):
     pass
 
 
-def instruct(messages, tools=None, custom_tools=None, tools_in_user_message=True, date_string=None, add_generation_prompt=False):
+def instruct(
+    messages, tools=None, custom_tools=None, tools_in_user_message=True, date_string=None, add_generation_prompt=False
+):
     """The template of the Instruct models, written down from its description."""
     tools = custom_tools if custom_tools is not None else tools
 
@@ -250,8 +298,8 @@ def instruct(messages, tools=None, custom_tools=None, tools_in_user_message=True
         text = "Environment: ipython\n" if tools is not None else ""
         text += f"Cutting Knowledge Date: December 2023\nToday Date: {date_string or '26 Jul 2024'}\n\n"
         if tools is not None and not tools_in_user_message:
-            text += "You have access to the following functions. To call a function, please respond with JSON for a function call."
-            text += how + listed
+            text += "You have access to the following functions. "
+            text += "To call a function, please respond with JSON for a function call." + how + listed
         out += block("system", text + system)
     if tools is not None and tools_in_user_message:
         if not messages:
@@ -304,13 +352,14 @@ def chats():
         return {"role": "system", "content": text}
 
     def call(name, arguments, **more):
-        return {"role": "assistant", "tool_calls": [{"type": "function", "function": {"name": name, "arguments": arguments}}]} | more
+        function = {"name": name, "arguments": arguments}
+        return {"role": "assistant", "tool_calls": [{"type": "function", "function": function}]} | more
 
     weather = {
         "type": "function",
         "function": {
             "name": "get_weather",
-            "description": "Das Wetter für eine Stadt: “heute”, \"morgen\"\n",
+            "description": 'Das Wetter für eine Stadt: “heute”, "morgen"\n',
             "parameters": {
                 "type": "object",
                 "properties": {"city": {"type": "string"}, "days": {"type": "integer", "minimum": 1, "default": None}},
@@ -318,7 +367,10 @@ def chats():
             },
         },
     }
-    clock = {"type": "function", "function": {"name": "clock", "parameters": {}, "ratio": 0.5, "strict": True, "tags": []}}
+    clock = {
+        "type": "function",
+        "function": {"name": "clock", "parameters": {}, "ratio": 0.5, "strict": True, "tags": []},
+    }
     date = {"date_string": "05 Mar 2025"}
     ask = {"add_generation_prompt": True}
     history = [user("What is the weather in Zürich?"), call("get_weather", {"city": "Zürich", "days": 2})]
@@ -327,7 +379,10 @@ def chats():
         yield [user("Hi")], more
         yield [user(picture, say("Hi"))], more
         yield [system("  You are brief.\n"), user("Hi")], more
-    yield [user(say("Describe this image in two sentences"), picture, say(" Test sentence   "), picture, say("ok\n"))], ask
+    yield (
+        [user(say("Describe this image in two sentences"), picture, say(" Test sentence   "), picture, say("ok\n"))],
+        ask,
+    )
     yield [user("  Not trimmed \n")], ask
     yield [user("A literal <|image|> in a string")], ask
     yield [user(say("only"), say(" "), say("text"))], ask
@@ -352,12 +407,12 @@ def chats():
     yield [user("x")], {"tools": [weather], "custom_tools": [clock]}
     yield [user("x"), answer("y"), user(picture, say("z"))], {"tools": [clock], "tools_in_user_message": True}
     yield [user("x"), answer("y"), user(picture, say("z"))], {"tools": [clock], "tools_in_user_message": False}
-    for result in ({"temperature": 21.5, "sky": "klar ☀", "wind": None}, ["rain", 3, True], "21 \"degrees\"\nand é"):
+    for result in ({"temperature": 21.5, "sky": "klar ☀", "wind": None}, ["rain", 3, True], '21 "degrees"\nand é'):
         for role in ("tool", "ipython"):
             yield [*history, {"role": role, "content": result}], ask
     yield [*history, {"role": "tool", "content": "{}"}, answer("It rains."), user("Thanks")], {"tools": [weather]} | ask
     yield [user("x"), call("f", {}, content="ignored")], {}
-    yield [user("x"), call("f", {"a": [1, 2.5, {"b": "ü\\\"\n"}], "c": False, "d": {}})], {}
+    yield [user("x"), call("f", {"a": [1, 2.5, {"b": 'ü\\"\n'}], "c": False, "d": {}})], {}
     yield [user("x"), {"role": "assistant", "tool_calls": [call("f", {})["tool_calls"][0]] * 2}], {}
     yield [user("x"), {"role": "assistant", "tool_calls": []}], {}
 
