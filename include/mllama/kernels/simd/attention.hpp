@@ -204,8 +204,8 @@ void attend(const AttentionTask& task, std::size_t first, std::size_t count, flo
 /// Queries in the lanes of vectors, keys in tiles that start at fixed positions: a row's result depends neither on the number of
 /// threads nor on the other rows. Rows are taken together as long as they see some key in common.
 /// Costs:   reads keys and values once per 4 vectors of queries (heads of a group count as queries)
-template <detail::VectorArch Arch, class Ctx>
-void attention_body(cpu<Arch, F32>, Ctx& ctx, const Heads& heads, Matrix<const float> q, std::span<const KeyBlock> blocks,
+template <detail::VectorArch Arch, class Compute, class Ctx>
+void attention_body(cpu<Arch, Compute>, Ctx& ctx, const Heads& heads, Matrix<const float> q, std::span<const KeyBlock> blocks,
                     const Visibility& visible, Matrix<float> out) {
   using B = detail::FloatBatch<Arch>;
   constexpr std::size_t lanes = detail::AttentionTile::vectors * B::size;
