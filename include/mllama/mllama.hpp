@@ -15,6 +15,7 @@
 #include <mllama/generate/chat.hpp>
 #include <mllama/generate/logits.hpp>
 #include <mllama/generate/padded.hpp>
+#include <mllama/generate/picture.hpp>
 #include <mllama/generate/pretrained.hpp>
 #include <mllama/generate/recorder.hpp>
 #include <mllama/generate/sampler.hpp>
@@ -26,6 +27,7 @@
 #include <mllama/models/mllama/describe.hpp>
 #include <mllama/models/mllama/mllama.hpp>
 #include <mllama/models/mllama/models.hpp>
+#include <mllama/models/mllama/random.hpp>
 #include <mllama/text/chat_template.hpp>
 #include <mllama/text/tokenizer.hpp>
 #include <mllama/version.hpp>

@@ -51,7 +51,7 @@ struct ChatTimings {
 template <class Model, class Ctx>
 class Chat {
  public:
-  using Picture = typename Pretrained<Model>::Picture;
+  using Picture = mllama::Picture<Model>;
 
   /// Errors:  file_error if the folder has no tokenizer.
   Chat(const Pretrained<Model>& pretrained, Ctx& ctx, ChatSettings settings = {})

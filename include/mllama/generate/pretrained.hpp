@@ -14,11 +14,12 @@
 
 #include <mllama/core/check.hpp>
 #include <mllama/core/visit.hpp>
+#include <mllama/generate/picture.hpp>
 #include <mllama/io/checkpoint.hpp>
 #include <mllama/io/config.hpp>
+#include <mllama/io/processor_config.hpp>
 #include <mllama/models/mllama/mllama.hpp>
 #include <mllama/models/mllama/models.hpp>
-#include <mllama/io/processor_config.hpp>
 #include <mllama/text/chat_template.hpp>
 #include <mllama/text/tokenizer.hpp>
 #include <mllama/vision/processor.hpp>
@@ -156,9 +157,6 @@ template <class Model>
 /// A folder, loaded: weights, and what else a conversation needs.
 template <class Model>
 struct Pretrained {
-  using Text = typename Model::Text;
-  using Picture = std::shared_ptr<const EncodedImage<Text>>;
-
   std::string folder;
   ModelSizes sizes;
   GenerationSettings generation;
@@ -172,18 +170,8 @@ struct Pretrained {
   /// A picture's keys and values, to be shared by any number of conversations.
   /// Errors:  input_error for a picture that cannot be cut into tiles.
   template <class Ctx>
-  [[nodiscard]] Picture encode(const Image& image, Ctx& ctx, const Numerics& numerics = Model::numerics) const {
-    using Vision = typename Model::Vision;
-    const TileSet set = require(processor, "preprocessor_config.json").tiles(image);
-    PictureTiles<Vision> tiles;
-    using Pixels = Tensor<float, Dim<Vision::tiles>, Dim<Vision::channels>, Dim<Vision::image>, Dim<Vision::image>>;
-    Pixels pixels(typename Pixels::Lengths{});
-    pixels.fill(0);
-    std::ranges::copy(set.pixels, pixels.data());
-    tiles.pixels = pixels;
-    tiles.aspect_ratio_id = set.aspect_ratio_id;
-    for (std::size_t t = 0; t < set.num_tiles(); ++t) tiles.real_tiles[t] = true;
-    return std::make_shared<const EncodedImage<Text>>(model().encode(tiles, numerics, ctx));
+  [[nodiscard]] Picture<Model> encode(const Image& image, Ctx& ctx, const Numerics& numerics = Model::numerics) const {
+    return encode_picture(model(), require(processor, "preprocessor_config.json"), image, ctx, numerics);
   }
 
   /// A part that the folder may lack.

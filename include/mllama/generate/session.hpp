@@ -11,6 +11,7 @@
 
 #include <mllama/core/check.hpp>
 #include <mllama/core/context.hpp>
+#include <mllama/generate/picture.hpp>
 #include <mllama/generate/sampler.hpp>
 #include <mllama/models/mllama/mllama.hpp>
 
@@ -24,7 +25,7 @@ template <class Model, class Ctx>
 class Session {
  public:
   using Text = typename Model::Text;
-  using Picture = std::shared_ptr<const EncodedImage<Text>>;
+  using Picture = mllama::Picture<Model>;
 
   Session(const Model& model, Ctx& ctx, const Numerics& numerics = Model::numerics) : model_(&model), ctx_(&ctx), numerics_(numerics) {}
 
@@ -136,7 +137,7 @@ struct StopRules {
 /// Returns:  the new tokens. The last one has not been run through the model, like in transformers.
 template <class Model, class Ctx, class OnToken>
 std::vector<std::int32_t> generate(Session<Model, Ctx>& session, std::span<const std::int32_t> prompt,
-                                   std::span<const typename Session<Model, Ctx>::Picture> pictures, Sampler& sampler, const StopRules& stop,
+                                   std::span<const Picture<Model>> pictures, Sampler& sampler, const StopRules& stop,
                                    OnToken&& on_token) {
   std::vector<std::int32_t> history(session.ids().begin(), session.ids().end()), generated;
   history.insert(history.end(), prompt.begin(), prompt.end());

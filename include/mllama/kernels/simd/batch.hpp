@@ -12,7 +12,15 @@
 /// vectors, and bodies fall back to the reference.
 
 #if !defined(__CUDACC__)
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic push  // GCC 12 takes the undefined operands of its own AVX-512 intrinsics for mistakes of their callers
+#pragma GCC diagnostic ignored "-Wuninitialized"
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#endif
 #include <xsimd/xsimd.hpp>
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic pop
+#endif
 #endif
 
 #if !defined(__CUDACC__) && !defined(XSIMD_NO_SUPPORTED_ARCHITECTURE)

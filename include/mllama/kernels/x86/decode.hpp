@@ -15,6 +15,12 @@
 /// Decoding of 16-bit floats; and of 4-bit codes with instructions that xsimd cannot say: a table of 16 floats in one AVX-512 register, or its four
 /// byte planes in AVX2 registers (`vpermps` needs two look-ups and a blend there, and is slow before Zen 4).
 
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic push  // GCC 12 takes the undefined operands of its own AVX-512 intrinsics for mistakes of their callers
+#pragma GCC diagnostic ignored "-Wuninitialized"
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#endif
+
 namespace mllama::kernels::detail {
 
 /// Decodes `count` bfloat16 or binary16 numbers. Returns how many it decoded; the rest is the caller's.
@@ -106,3 +112,7 @@ inline std::size_t decode_codes_x86([[maybe_unused]] const std::array<float, 16>
 }
 
 }  // namespace mllama::kernels::detail
+
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic pop
+#endif

@@ -1,0 +1,65 @@
+// SPDX-License-Identifier: MIT
+// logits: runs a model on transformers' six inputs and writes what it computes, to be compared with another implementation.
+
+#include <cstdio>
+#include <exception>
+#include <string>
+#include <type_traits>
+#include <vector>
+
+#include <CLI/CLI.hpp>
+
+#include <mllama/generate/logits.hpp>
+#include <mllama/generate/pretrained.hpp>
+#include <mllama/io/safetensors.hpp>
+
+#include "models.hpp"
+
+namespace {
+
+struct Arguments {
+  std::string model, inputs, out, profile = std::string(mllama::profile::meta::name);
+  unsigned threads = 0;
+};
+
+void run(const Arguments& arguments) {
+  const auto numerics = mllama::numerics_of(arguments.profile);
+  mllama::check(numerics.has_value(), [&] {
+    return mllama::Fault{.file = {}, .field = "--profile",
+                         .expected = "meta, transformers_4_45, transformers_4_55, transformers_4_56 or meta_rows", .found = arguments.profile,
+                         .note = {}};
+  });
+  using Choices = mllama::JoinModels<mllama::models::ModelList, mllama::ReleasedModels>;
+  mllama::with_model_of(arguments.model, Choices{}, [&]<class Model>(std::type_identity<Model>) {
+    const auto weights = mllama::load_weights<Model>(arguments.model);
+    const mllama::InputFile inputs(arguments.inputs);
+    const auto outputs = mllama::run_logits(*weights.model, inputs, *numerics, arguments.threads);
+    std::vector<mllama::FileTensor> tensors;
+    for (const mllama::NamedTensor& output : outputs) {
+      tensors.push_back({output.name, mllama::Dtype::F32, output.shape, std::as_bytes(std::span(output.values))});
+    }
+    mllama::write_safetensors(arguments.out, tensors, {{"profile", arguments.profile}, {"model", std::string(Model::name)}});
+  });
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  Arguments arguments;
+  CLI::App app("Runs a model on padded inputs and writes logits, vision states and hidden states in float32.", "logits");
+  app.add_option("--model", arguments.model, "folder as Hugging Face saves it")->required();
+  app.add_option("--inputs", arguments.inputs,
+                 "safetensors file with any of input_ids, attention_mask, pixel_values, aspect_ratio_ids, aspect_ratio_mask, "
+                 "cross_attention_mask, and decode_input_ids to be fed one by one afterwards")
+      ->required();
+  app.add_option("--out", arguments.out, "safetensors file to write")->required();
+  app.add_option("--profile", arguments.profile, "numerics: meta, transformers_4_45, transformers_4_55, transformers_4_56 or meta_rows");
+  app.add_option("--threads", arguments.threads, "0: all");
+  CLI11_PARSE(app, argc, argv);
+  try {
+    run(arguments);
+  } catch (const std::exception& problem) {
+    std::fprintf(stderr, "logits: %s\n", problem.what());
+    return 1;
+  }
+}
