@@ -41,7 +41,7 @@ field(vision_config.attention_heads [=[11]=] "expected the same as num_attention
 field(vision_config.image_size [=[3.5]=] "expected an integer from 1 to 2147483647, found 3.5")
 field(vision_config.image_size [=[40]=] "expected a multiple of patch_size, 13, found 40")
 field(vision_config.num_hidden_layers [=[99999999999]=] "expected an integer from 1 to 2147483647, found 99999999999")
-field(vision_config.intermediate_layers_indices [=[[0, 5]]=] "expected layers below num_hidden_layers, 5, found 5")
+field(vision_config.intermediate_layers_indices [=[[0, 6]]=] "expected layers from 0 to 5, found 6")
 field(vision_config.intermediate_layers_indices [=[[]]=] "expected a list of layers, found none")
 field(vision_config.vision_output_dim [=[98]=] "expected 99, hidden_size for the output and each intermediate layer, found 98")
 field(vision_config.supported_aspect_ratios [=[null]=] "expected array, found nothing")
@@ -52,7 +52,7 @@ field(vision_config.hidden_act [=["tanh"]=] "expected gelu, gelu_new, gelu_pytor
 
 string(JSON content SET "${good}" text_config num_key_value_heads 2)
 refused("${content}" "text_config.num_attention_heads: expected a multiple of num_key_value_heads, 2, found 7")
-field(text_config.cross_attention_layers [=[[1, 7]]=] "expected layers below num_hidden_layers, 7, found 7")
+field(text_config.cross_attention_layers [=[[1, 7]]=] "expected layers from 0 to 6, found 7")
 field(text_config.cross_attention_layers [=[[1, 1]]=] "expected every layer once, and not all 7, found 2")
 field(text_config.hidden_size [=[49]=] "expected an even number for each of 7 heads, found 49")
 field(text_config.tie_word_embeddings [=[true]=] "expected false, since the embedding has more rows than the head, found true")
