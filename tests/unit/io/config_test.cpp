@@ -241,7 +241,8 @@ TEST_CASE("generation settings") {
   CHECK((instruct.bos == 128000 && instruct.pad == 128004));
   CHECK(instruct.eos == std::vector<std::int32_t>{128001, 128008, 128009});
   const GenerationSettings more = read(
-      R"({"eos_token_id": 2, "top_k": 0, "min_p": 0.1, "repetition_penalty": 1.2, "max_new_tokens": 8, "max_length": 99, "top_p": null})");
+      R"({"eos_token_id": 2, "top_k": 0, "min_p": 0.1, "repetition_penalty": 1.2, "max_new_tokens": 8,
+               "max_length": 99, "top_p": null})");
   CHECK((more.eos == std::vector<std::int32_t>{2} && more.top_k == 0 && more.min_p == 0.1 && more.repetition_penalty == 1.2));
   CHECK((more.max_new_tokens == 8 && more.max_length == 99 && more.top_p == 1));
   CHECK(read(R"({"top_k": null})").top_k == 0);

@@ -91,7 +91,8 @@ TEST_CASE("what the reference reader takes is taken") {
           std::string_view(
               R"({"a": {"shape": [0, 7], "data_offsets": [0, 0], "dtype": "F32", "more": [1, {"x": -1.5}], "null": null}})"),
           std::string_view(
-              R"({"a": {"dtype": "U8", "shape": [0], "data_offsets": [0, 0]}, "b": {"dtype": "U8", "shape": [0], "data_offsets": [0, 0]}})"),
+              R"({"a": {"dtype": "U8", "shape": [0], "data_offsets": [0, 0]},
+                  "b": {"dtype": "U8", "shape": [0], "data_offsets": [0, 0]}})"),
       }) {
     CAPTURE(header);
     CHECK_NOTHROW(Safetensors(folder.write("f", file_of(header, ""))));
