@@ -332,8 +332,8 @@ function(_mllama_text_members out)
   if(type STREQUAL "default")
     list(APPEND members "static constexpr RopeScaling rope_scaling{}")
   elseif(NOT "${factor} ${low} ${high} ${original}" STREQUAL "8 1 4 8192")
-    list(APPEND members "static constexpr RopeScaling rope_scaling{.factor = ${factor}, .low_freq_factor = ${low}, \
-.high_freq_factor = ${high}, .original_max_position_embeddings = ${original}}")
+    list(APPEND members "static constexpr RopeScaling rope_scaling{
+      .factor = ${factor}, .low_freq_factor = ${low}, .high_freq_factor = ${high}, .original_max_position_embeddings = ${original}}")
   endif()
   set(${out} "${members}" PARENT_SCOPE)
 endfunction()

@@ -40,7 +40,8 @@ struct OddSizesText : TextConfig {
   static constexpr std::array cross{1, 5};
   static constexpr double norm_eps = 1e-06;
   static constexpr double rope_theta = 1234.5;
-  static constexpr RopeScaling rope_scaling{.factor = 2.5, .low_freq_factor = 0.5, .high_freq_factor = 3, .original_max_position_embeddings = 96};
+  static constexpr RopeScaling rope_scaling{
+      .factor = 2.5, .low_freq_factor = 0.5, .high_freq_factor = 3, .original_max_position_embeddings = 96};
 };
 struct OddSizes : Mllama<OddSizesVision, OddSizesText> {
   static constexpr std::string_view name = "odd-sizes";
