@@ -97,7 +97,7 @@ inline Image rgb_over_white(const std::uint8_t* levels, std::size_t width, std::
 }
 
 struct StbFree {
-  void operator()(void* levels) const noexcept { stb::stbi_image_free(levels); }
+  void operator()(void* levels) const noexcept { stb::mllama_stbi_image_free(levels); }
 };
 
 /// Runs one of stb_image's decoders, which may allocate what a picture of this size reasonably takes.
@@ -112,7 +112,7 @@ std::unique_ptr<Level, StbFree> stb_decode(Decoder decoder, std::span<const std:
   std::unique_ptr<Level, StbFree> levels(decoder(reinterpret_cast<const stb::stbi_uc*>(bytes.data()), static_cast<int>(bytes.size()),
                                                  &found_width, &found_height, &channels, 0));
   if (levels == nullptr) {
-    const char* const reason = stb::stbi_failure_reason();
+    const char* const reason = stb::mllama_stbi_failure_reason();
     file.fail(concat("cannot be decoded: ", reason == nullptr ? std::string_view("unknown reason") : std::string_view(reason)));
   }
   file.need(std::cmp_equal(found_width, width) && std::cmp_equal(found_height, height), "the picture has another size than its header says");
@@ -190,12 +190,12 @@ inline Image decode_png(ImageBytes file, const ImageLimits& limits) {
   int channels = 0;
   if (colour == 0 && depth == 16) {
     // Pillow reads 16-bit grey as integers and clips them; all other 16-bit levels lose their low byte.
-    const auto wide = stb_decode<stb::stbi_us>(stb::stbi_load_16_from_memory, picture, file, width, height, channels);
+    const auto wide = stb_decode<stb::stbi_us>(stb::mllama_stbi_load_16_from_memory, picture, file, width, height, channels);
     std::vector<std::uint8_t> levels(width * height * static_cast<std::size_t>(channels));
     std::transform(wide.get(), wide.get() + levels.size(), levels.begin(), [](unsigned level) { return static_cast<std::uint8_t>(std::min(level, 255U)); });
     return rgb_over_white(levels.data(), width, height, static_cast<std::size_t>(channels), true);
   }
-  const auto levels = stb_decode<stb::stbi_uc>(stb::stbi_load_from_memory, picture, file, width, height, channels);
+  const auto levels = stb_decode<stb::stbi_uc>(stb::mllama_stbi_load_from_memory, picture, file, width, height, channels);
   // stb_image turns the transparent colour of an RGB file into alpha; Hugging Face's processor takes an RGB file as it is.
   return rgb_over_white(levels.get(), width, height, static_cast<std::size_t>(channels), colour != 2);
 }
@@ -276,7 +276,7 @@ inline Image decode_jpeg(ImageBytes file, const ImageLimits& limits) {
   // Adobe's files hold inverted CMYK or YCCK, which stb_image undoes as Pillow does; it does not know what others hold.
   file.need(components != 4 || adobe, "four colours without Adobe's marker are not supported");
   int channels = 0;
-  const auto levels = stb_decode<stb::stbi_uc>(stb::stbi_load_from_memory, file.until_here(), file, width, height, channels);
+  const auto levels = stb_decode<stb::stbi_uc>(stb::mllama_stbi_load_from_memory, file.until_here(), file, width, height, channels);
   return rgb_over_white(levels.get(), width, height, static_cast<std::size_t>(channels), false);
 }
 

@@ -68,6 +68,7 @@ inline void* stb_reallocate(void* block, std::size_t bytes) noexcept {
 #pragma push_macro("STBI_ONLY_HDR")
 #pragma push_macro("STBI_ONLY_PIC")
 #pragma push_macro("STBI_ONLY_PNM")
+#pragma push_macro("stbi__err")
 #undef STBI_INCLUDE_STB_IMAGE_H
 #undef STB_IMAGE_IMPLEMENTATION
 #undef STB_IMAGE_STATIC
@@ -101,6 +102,7 @@ inline void* stb_reallocate(void* block, std::size_t bytes) noexcept {
 #undef STBI_ONLY_HDR
 #undef STBI_ONLY_PIC
 #undef STBI_ONLY_PNM
+#undef stbi__err
 
 #define STB_IMAGE_IMPLEMENTATION
 #define STB_IMAGE_STATIC
@@ -117,6 +119,32 @@ inline void* stb_reallocate(void* block, std::size_t bytes) noexcept {
 #define STBI_NO_GIF
 #define STBI_NO_PIC
 #define STBI_NO_PNM
+
+// These are declared extern "C", which a namespace does not keep apart.
+#define stbi_convert_iphone_png_to_rgb mllama_stbi_convert_iphone_png_to_rgb
+#define stbi_convert_iphone_png_to_rgb_thread mllama_stbi_convert_iphone_png_to_rgb_thread
+#define stbi_failure_reason mllama_stbi_failure_reason
+#define stbi_image_free mllama_stbi_image_free
+#define stbi_info_from_callbacks mllama_stbi_info_from_callbacks
+#define stbi_info_from_memory mllama_stbi_info_from_memory
+#define stbi_is_16_bit_from_callbacks mllama_stbi_is_16_bit_from_callbacks
+#define stbi_is_16_bit_from_memory mllama_stbi_is_16_bit_from_memory
+#define stbi_is_hdr_from_callbacks mllama_stbi_is_hdr_from_callbacks
+#define stbi_is_hdr_from_memory mllama_stbi_is_hdr_from_memory
+#define stbi_load_16_from_callbacks mllama_stbi_load_16_from_callbacks
+#define stbi_load_16_from_memory mllama_stbi_load_16_from_memory
+#define stbi_load_from_callbacks mllama_stbi_load_from_callbacks
+#define stbi_load_from_memory mllama_stbi_load_from_memory
+#define stbi_set_flip_vertically_on_load mllama_stbi_set_flip_vertically_on_load
+#define stbi_set_flip_vertically_on_load_thread mllama_stbi_set_flip_vertically_on_load_thread
+#define stbi_set_unpremultiply_on_load mllama_stbi_set_unpremultiply_on_load
+#define stbi_set_unpremultiply_on_load_thread mllama_stbi_set_unpremultiply_on_load_thread
+#define stbi_zlib_decode_buffer mllama_stbi_zlib_decode_buffer
+#define stbi_zlib_decode_malloc mllama_stbi_zlib_decode_malloc
+#define stbi_zlib_decode_malloc_guesssize mllama_stbi_zlib_decode_malloc_guesssize
+#define stbi_zlib_decode_malloc_guesssize_headerflag mllama_stbi_zlib_decode_malloc_guesssize_headerflag
+#define stbi_zlib_decode_noheader_buffer mllama_stbi_zlib_decode_noheader_buffer
+#define stbi_zlib_decode_noheader_malloc mllama_stbi_zlib_decode_noheader_malloc
 
 // Version 2.27 lets a broken JPEG overflow sums of DC differences, and shift a zero by more than its width. Neither reaches
 // an address, and both values are cut to 16 bits or are zero anyway; so the arithmetic is declared to wrap, where one can.
@@ -156,6 +184,30 @@ namespace mllama::detail::stb {
 #pragma GCC pop_options
 #endif
 
+#undef stbi_convert_iphone_png_to_rgb
+#undef stbi_convert_iphone_png_to_rgb_thread
+#undef stbi_failure_reason
+#undef stbi_image_free
+#undef stbi_info_from_callbacks
+#undef stbi_info_from_memory
+#undef stbi_is_16_bit_from_callbacks
+#undef stbi_is_16_bit_from_memory
+#undef stbi_is_hdr_from_callbacks
+#undef stbi_is_hdr_from_memory
+#undef stbi_load_16_from_callbacks
+#undef stbi_load_16_from_memory
+#undef stbi_load_from_callbacks
+#undef stbi_load_from_memory
+#undef stbi_set_flip_vertically_on_load
+#undef stbi_set_flip_vertically_on_load_thread
+#undef stbi_set_unpremultiply_on_load
+#undef stbi_set_unpremultiply_on_load_thread
+#undef stbi_zlib_decode_buffer
+#undef stbi_zlib_decode_malloc
+#undef stbi_zlib_decode_malloc_guesssize
+#undef stbi_zlib_decode_malloc_guesssize_headerflag
+#undef stbi_zlib_decode_noheader_buffer
+#undef stbi_zlib_decode_noheader_malloc
 #pragma pop_macro("STBI_INCLUDE_STB_IMAGE_H")
 #pragma pop_macro("STB_IMAGE_IMPLEMENTATION")
 #pragma pop_macro("STB_IMAGE_STATIC")
@@ -189,3 +241,4 @@ namespace mllama::detail::stb {
 #pragma pop_macro("STBI_ONLY_HDR")
 #pragma pop_macro("STBI_ONLY_PIC")
 #pragma pop_macro("STBI_ONLY_PNM")
+#pragma pop_macro("stbi__err")
