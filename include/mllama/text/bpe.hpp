@@ -195,7 +195,8 @@ inline std::size_t BytePairMerger::encode(std::string_view piece, Scratch& scrat
     const Scratch::Candidate best = heap.back();
     heap.pop_back();
     Scratch::Symbol& left = symbols[best.at];
-    if (left.id != best.pair.left || left.next >= size || symbols[left.next].id != best.pair.right) continue;  // merged otherwise meanwhile
+    if (left.id != best.pair.left || left.next >= size || symbols[left.next].id != best.pair.right)
+      continue;  // merged otherwise meanwhile
     Scratch::Symbol& right = symbols[left.next];
     left.id = best.merged;
     left.next = right.next;

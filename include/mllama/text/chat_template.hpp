@@ -38,7 +38,7 @@ struct ToolCall {
 };
 
 struct Message {
-  std::string role;  ///< "system", "user", "assistant", "tool", "ipython", …
+  std::string role;                                                       ///< "system", "user", "assistant", "tool", "ipython", …
   std::variant<std::string, std::vector<ContentPart>, JsonText> content;  ///< JSON only for the results of tools
   std::vector<ToolCall> tool_calls = {};                                  ///< if there is one, content is ignored
 };
@@ -87,15 +87,16 @@ inline constexpr std::string_view plain_template =
 [[nodiscard]] inline ChatTemplate chat_template_of(std::string_view jinja, std::string_view file = "chat template") {
   const auto has = [jinja](std::string_view part) { return jinja.find(part) != jinja.npos; };
   // Published revisions differ in how the date is found, which ChatOptions decides here.
-  if (has("Cutting Knowledge Date: December 2023") && has("tools_in_user_message") && has("Prompting with images is incompatible with system messages.") &&
-      has(image_token))
+  if (has("Cutting Knowledge Date: December 2023") && has("tools_in_user_message") &&
+      has("Prompting with images is incompatible with system messages.") && has(image_token))
     return ChatTemplate::llama_3_2;
   if (detail::template_core(jinja) == detail::template_core(detail::plain_template)) return ChatTemplate::plain;
-  throw format_error(Fault{.file = std::string(file),
-                           .field = "chat_template",
-                           .expected = "the template of Llama 3.2 Vision Instruct, or the plain one of transformers' conversion script",
-                           .found = "another one",
-                           .note = "choose a ChatTemplate if one of them will do"});
+  throw format_error(
+      Fault{.file = std::string(file),
+            .field = "chat_template",
+            .expected = "the template of Llama 3.2 Vision Instruct, or the plain one of transformers' conversion script",
+            .found = "another one",
+            .note = "choose a ChatTemplate if one of them will do"});
 }
 
 /// Today's date in local time, as Python's `strftime("%d %b %Y")` gives it in English.
@@ -163,8 +164,10 @@ class ChatWriter {
     if (options_.tools && options_.tools_in_user_message) {
       if (messages_.empty()) fail_chat("Cannot put tools in the first user message when there's no first user message!");
       header("user");
-      tools("Given the following functions, please respond with a JSON for a function call with its proper arguments that best answers the "
-            "given prompt.\n\n");
+      tools(
+          "Given the following functions, please respond with a JSON for a function call with its proper arguments that best "
+          "answers the "
+          "given prompt.\n\n");
       add(text_only(messages_.front()), end_of_turn);
       messages_ = messages_.subspan(1);
     }
@@ -173,7 +176,8 @@ class ChatWriter {
   void tools(std::string_view introduction) {
     add(introduction, R"(Respond in the format {"name": function name, "parameters": dictionary of argument name and its value}.)",
         "Do not use variables.\n\n");
-    for (std::size_t i = 0; i < options_.tools->size(); ++i) add(python_json((*options_.tools)[i].text, concat("tools[", i, ']'), 4), "\n\n");
+    for (std::size_t i = 0; i < options_.tools->size(); ++i)
+      add(python_json((*options_.tools)[i].text, concat("tools[", i, ']'), 4), "\n\n");
   }
 
   void full_message(const Message& message) {
@@ -181,7 +185,8 @@ class ChatWriter {
       if (message.tool_calls.size() > 1) fail_chat("This model only supports single tool-calls at once!");
       const ToolCall& call = message.tool_calls.front();
       header("assistant");
-      add(R"({"name": ")", call.name, R"(", "parameters": )", python_json(call.arguments.text, "tool call's arguments"), '}', end_of_turn);
+      add(R"({"name": ")", call.name, R"(", "parameters": )", python_json(call.arguments.text, "tool call's arguments"), '}',
+          end_of_turn);
     } else if (message.role == "tool" || message.role == "ipython") {
       header("ipython");
       tool_result(message);
@@ -239,7 +244,8 @@ class ChatWriter {
     } else if (const auto* parts = std::get_if<Parts>(&message.content)) {
       for (const ContentPart& part : *parts) {
         const auto* const part_text = std::get_if<std::string>(&part);
-        if (part_text == nullptr) fail_chat("a system message, and the first message when tools are described in it, take no pictures");
+        if (part_text == nullptr)
+          fail_chat("a system message, and the first message when tools are described in it, take no pictures");
         text += *part_text;
       }
     } else {

@@ -9,6 +9,8 @@
 #include <string>
 #include <string_view>
 #include <system_error>
+#include <utility>
+#include <vector>
 
 #include <mllama/core/check.hpp>
 #include <mllama/text/unicode.hpp>
@@ -54,13 +56,20 @@ class JsonValidator {
   void value(int depth) {
     space();
     switch (peek()) {
-      case '{': return list(depth, '}', true);
-      case '[': return list(depth, ']', false);
-      case '"': return string();
-      case 't': return literal("true");
-      case 'f': return literal("false");
-      case 'n': return literal("null");
-      default: return number();
+      case '{':
+        return list(depth, '}', true);
+      case '[':
+        return list(depth, ']', false);
+      case '"':
+        return string();
+      case 't':
+        return literal("true");
+      case 'f':
+        return literal("false");
+      case 'n':
+        return literal("null");
+      default:
+        return number();
     }
   }
 
@@ -130,7 +139,8 @@ class JsonValidator {
   void escape() {
     ++at_;
     if (!take('u')) {
-      if (at_ >= text_.size() || std::string_view("\"\\/bfnrt").find(text_[at_]) == std::string_view::npos) fail("an escape of JSON");
+      if (at_ >= text_.size() || std::string_view("\"\\/bfnrt").find(text_[at_]) == std::string_view::npos)
+        fail("an escape of JSON");
       ++at_;
       return;
     }
@@ -177,13 +187,19 @@ class JsonView {
 
   [[nodiscard]] Kind kind() const noexcept {
     switch (text_.front()) {
-      case '{': return Kind::object;
-      case '[': return Kind::array;
-      case '"': return Kind::string;
+      case '{':
+        return Kind::object;
+      case '[':
+        return Kind::array;
+      case '"':
+        return Kind::string;
       case 't':
-      case 'f': return Kind::boolean;
-      case 'n': return Kind::null;
-      default: return Kind::number;
+      case 'f':
+        return Kind::boolean;
+      case 'n':
+        return Kind::null;
+      default:
+        return Kind::number;
     }
   }
 
@@ -304,6 +320,81 @@ class JsonView {
 
 namespace detail {
 
+/// A value of a JSON file that knows its place, for errors that name it.
+class JsonPlace {
+ public:
+  JsonPlace(JsonView value, std::string_view file, std::string path) : value_(value), file_(file), path_(std::move(path)) {}
+
+  [[nodiscard]] JsonView view() const noexcept { return value_; }
+  [[nodiscard]] std::string_view file() const noexcept { return file_; }
+  [[nodiscard]] const std::string& path() const noexcept { return path_; }
+  [[nodiscard]] bool is(JsonView::Kind kind) const noexcept { return value_.kind() == kind; }
+
+  [[noreturn]] void fail(std::string expected) const {
+    constexpr std::size_t shown = 60;
+    const std::string_view text = value_.text();
+    throw format_error(
+        Fault{.file = std::string(file_),
+              .field = path_,
+              .expected = std::move(expected),
+              .found = text.size() <= shown ? std::string(text) : concat(to_valid_utf8(text.substr(0, shown)), "..."),
+              .note = {}});
+  }
+  const JsonPlace& expect(JsonView::Kind kind, std::string_view name) const {
+    if (!is(kind)) fail(std::string(name));
+    return *this;
+  }
+
+  /// A member of an object; nothing if it is missing or null, which mean the same in tokenizer files.
+  [[nodiscard]] std::optional<JsonPlace> find(std::string_view key) const {
+    expect(JsonView::Kind::object, "an object");
+    if (members_.empty())  // one scan serves all keys: the model's members are megabytes
+      value_.for_each_member([&](JsonView name, JsonView member) { members_.emplace_back(name.string(), member); });
+    std::optional<JsonPlace> found;
+    for (const auto& [name, member] : members_) {
+      if (name != key) continue;
+      if (found) found->fail("the key once, not twice");
+      found.emplace(member, file_, path_.empty() ? std::string(key) : concat(path_, '.', key));
+    }
+    if (found && found->is(JsonView::Kind::null)) found.reset();
+    return found;
+  }
+  [[nodiscard]] JsonPlace get(std::string_view key) const {
+    std::optional<JsonPlace> found = find(key);
+    if (!found) fail(concat("a member \"", key, '"'));
+    return *std::move(found);
+  }
+  template <class F>
+  void for_each_element(F&& f) const {
+    expect(JsonView::Kind::array, "an array");
+    std::size_t index = 0;
+    value_.for_each_element([&](JsonView element) { f(JsonPlace(element, file_, concat(path_, '[', index++, ']'))); });
+  }
+
+  [[nodiscard]] std::string string() const { return expect(JsonView::Kind::string, "a string").value_.string(); }
+  [[nodiscard]] bool boolean() const { return expect(JsonView::Kind::boolean, "true or false").value_.text() == "true"; }
+  [[nodiscard]] std::int64_t integer(std::int64_t below) const {
+    const std::optional<std::int64_t> value = is(JsonView::Kind::number) ? value_.integer() : std::nullopt;
+    if (!value || *value < 0 || *value >= below) fail(concat("an integer from 0 to ", below - 1));
+    return *value;
+  }
+
+  /// A member that must be what this library can do: missing, or equal to `only`.
+  void require(std::string_view key, bool only) const {
+    if (const auto member = find(key); member && member->boolean() != only)
+      member->fail(concat(only, " (nothing else is supported)"));
+  }
+  void require_nothing(std::string_view key) const {
+    if (const auto member = find(key)) member->fail("null (nothing else is supported)");
+  }
+
+ private:
+  JsonView value_;
+  std::string_view file_;
+  std::string path_;
+  mutable std::vector<std::pair<std::string, JsonView>> members_;
+};
+
 /// The text that Python's json writes for a string with ensure_ascii off.
 inline void append_python_string(std::string& out, std::string_view text) {
   static constexpr std::string_view hex = "0123456789abcdef";
@@ -311,13 +402,27 @@ inline void append_python_string(std::string& out, std::string_view text) {
   for (const char c : text) {
     const auto byte = static_cast<unsigned char>(c);
     switch (c) {
-      case '"': out += "\\\""; break;
-      case '\\': out += "\\\\"; break;
-      case '\n': out += "\\n"; break;
-      case '\r': out += "\\r"; break;
-      case '\t': out += "\\t"; break;
-      case '\f': out += "\\f"; break;
-      case '\b': out += "\\b"; break;
+      case '"':
+        out += "\\\"";
+        break;
+      case '\\':
+        out += "\\\\";
+        break;
+      case '\n':
+        out += "\\n";
+        break;
+      case '\r':
+        out += "\\r";
+        break;
+      case '\t':
+        out += "\\t";
+        break;
+      case '\f':
+        out += "\\f";
+        break;
+      case '\b':
+        out += "\\b";
+        break;
       default:
         if (byte < 0x20) {
           out += "\\u00";
@@ -340,7 +445,11 @@ inline void append_python_number(std::string& out, std::string_view number, std:
   double value = 0;
   const auto status = std::from_chars(number.data(), number.data() + number.size(), value).ec;
   check<format_error>(status == std::errc{}, [&] {
-    return Fault{.file = std::string(file), .field = {}, .expected = "a number in the range of a double", .found = std::string(number), .note = {}};
+    return Fault{.file = std::string(file),
+                 .field = {},
+                 .expected = "a number in the range of a double",
+                 .found = std::string(number),
+                 .note = {}};
   });
   char buffer[32];
   const char* end = std::to_chars(buffer, buffer + sizeof buffer, value, std::chars_format::scientific).ptr;

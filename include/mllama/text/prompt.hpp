@@ -18,7 +18,8 @@ inline constexpr std::string_view image_token = "<|image|>";
 /// How many pictures `prompt` speaks of: its occurrences of `<|image|>`.
 [[nodiscard]] constexpr std::size_t count_images(std::string_view prompt) noexcept {
   std::size_t count = 0;
-  for (std::size_t at = prompt.find(image_token); at != prompt.npos; at = prompt.find(image_token, at + image_token.size())) ++count;
+  for (std::size_t at = prompt.find(image_token); at != prompt.npos; at = prompt.find(image_token, at + image_token.size()))
+    ++count;
   return count;
 }
 

@@ -40,7 +40,8 @@ class SplitPattern {
   /// Errors:  format_error with `file` and `field` when the pattern cannot be used.
   SplitPattern(std::string_view pattern, std::string_view file, std::string_view field) {
     const auto fail = [&](std::string note) {
-      throw format_error(Fault{.file = std::string(file), .field = std::string(field), .expected = {}, .found = {}, .note = std::move(note)});
+      throw format_error(
+          Fault{.file = std::string(file), .field = std::string(field), .expected = {}, .found = {}, .note = std::move(note)});
     };
     if (pattern.size() > longest_pattern) fail(concat("a pattern has at most ", longest_pattern, " bytes"));
     std::string rewritten;
@@ -51,7 +52,8 @@ class SplitPattern {
       if (pattern[i] != '\\' || ++i == pattern.size()) continue;
       const char c = pattern[i];
       const bool letter_or_digit = (c >= '0' && c <= '9') || ((c | 0x20) >= 'a' && (c | 0x20) <= 'z');
-      if (letter_or_digit && std::string_view("dDfnpPrsStx").find(c) == std::string_view::npos) fail(concat("the escape \\", c, " is not supported"));
+      if (letter_or_digit && std::string_view("dDfnpPrsStx").find(c) == std::string_view::npos)
+        fail(concat("the escape \\", c, " is not supported"));
       if (c == 's' || c == 'S') {
         rewritten += c == 's' ? "p{White_Space}" : "P{White_Space}";
       } else {
@@ -66,7 +68,8 @@ class SplitPattern {
     PCRE2_SIZE error_at = 0;
     // MULTILINE: in Oniguruma's default syntax ^ and $ hold at every line.
     const std::uint32_t options = PCRE2_UTF | PCRE2_UCP | PCRE2_MULTILINE | PCRE2_NEVER_BACKSLASH_C;
-    code_.reset(pcre2_compile_8(reinterpret_cast<PCRE2_SPTR8>(rewritten.data()), rewritten.size(), options, &error_code, &error_at, context.get()));
+    code_.reset(pcre2_compile_8(reinterpret_cast<PCRE2_SPTR8>(rewritten.data()), rewritten.size(), options, &error_code, &error_at,
+                                context.get()));
     if (code_ == nullptr) fail(concat(message(error_code), " in the pattern at about byte ", error_at));
     // Where there is no just-in-time compiler, or it may not make code executable, the pattern is interpreted.
     static_cast<void>(pcre2_jit_compile_8(code_.get(), PCRE2_JIT_COMPLETE));
@@ -76,7 +79,9 @@ class SplitPattern {
   class Matcher {
    public:
     explicit Matcher(const SplitPattern& pattern)
-        : code_(pattern.code_.get()), match_(pcre2_match_data_create_8(1, nullptr)), context_(pcre2_match_context_create_8(nullptr)) {
+        : code_(pattern.code_.get()),
+          match_(pcre2_match_data_create_8(1, nullptr)),
+          context_(pcre2_match_context_create_8(nullptr)) {
       if (match_ == nullptr || context_ == nullptr) throw std::bad_alloc();
       pcre2_set_heap_limit_8(context_.get(), heap_kibibytes);
     }
@@ -108,14 +113,20 @@ class SplitPattern {
    private:
     std::pair<std::size_t, std::size_t> search(std::string_view text, std::size_t from) {
       const auto run = [&](std::uint32_t options) {
-        return pcre2_match_8(code_, reinterpret_cast<PCRE2_SPTR8>(text.data()), text.size(), from, PCRE2_NO_UTF_CHECK | options, match_.get(), context_.get());
+        return pcre2_match_8(code_, reinterpret_cast<PCRE2_SPTR8>(text.data()), text.size(), from, PCRE2_NO_UTF_CHECK | options,
+                             match_.get(), context_.get());
       };
       int status = run(0);
       if (status == PCRE2_ERROR_JIT_STACKLIMIT) status = run(PCRE2_NO_JIT);
       if (status == PCRE2_ERROR_NOMATCH) return {text.npos, text.npos};
       const PCRE2_SIZE* const range = pcre2_get_ovector_pointer_8(match_.get());
       if (status < 0 || range[0] < from || range[1] < range[0])
-        throw input_error(Fault{.file = {}, .field = "text", .expected = {}, .found = {}, .note = concat("the tokenizer's pattern cannot split it: ", status < 0 ? message(status) : "match out of order")});
+        throw input_error(Fault{
+            .file = {},
+            .field = "text",
+            .expected = {},
+            .found = {},
+            .note = concat("the tokenizer's pattern cannot split it: ", status < 0 ? message(status) : "match out of order")});
       return {range[0], range[1]};
     }
 

@@ -5,7 +5,6 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
-#include <memory>
 #include <optional>
 #include <span>
 #include <string>
@@ -24,79 +23,6 @@
 namespace mllama {
 
 namespace detail {
-
-/// A value of a JSON file that knows its place, for errors that name it.
-class JsonPlace {
- public:
-  JsonPlace(JsonView value, std::string_view file, std::string path) : value_(value), file_(file), path_(std::move(path)) {}
-
-  [[nodiscard]] JsonView view() const noexcept { return value_; }
-  [[nodiscard]] std::string_view file() const noexcept { return file_; }
-  [[nodiscard]] const std::string& path() const noexcept { return path_; }
-  [[nodiscard]] bool is(JsonView::Kind kind) const noexcept { return value_.kind() == kind; }
-
-  [[noreturn]] void fail(std::string expected) const {
-    constexpr std::size_t shown = 60;
-    const std::string_view text = value_.text();
-    throw format_error(Fault{.file = std::string(file_),
-                             .field = path_,
-                             .expected = std::move(expected),
-                             .found = text.size() <= shown ? std::string(text) : concat(to_valid_utf8(text.substr(0, shown)), "..."),
-                             .note = {}});
-  }
-  const JsonPlace& expect(JsonView::Kind kind, std::string_view name) const {
-    if (!is(kind)) fail(std::string(name));
-    return *this;
-  }
-
-  /// A member of an object; nothing if it is missing or null, which mean the same in tokenizer files.
-  [[nodiscard]] std::optional<JsonPlace> find(std::string_view key) const {
-    expect(JsonView::Kind::object, "an object");
-    if (members_.empty())  // one scan serves all keys: the model's members are megabytes
-      value_.for_each_member([&](JsonView name, JsonView member) { members_.emplace_back(name.string(), member); });
-    std::optional<JsonPlace> found;
-    for (const auto& [name, member] : members_) {
-      if (name != key) continue;
-      if (found) found->fail("the key once, not twice");
-      found.emplace(member, file_, path_.empty() ? std::string(key) : concat(path_, '.', key));
-    }
-    if (found && found->is(JsonView::Kind::null)) found.reset();
-    return found;
-  }
-  [[nodiscard]] JsonPlace get(std::string_view key) const {
-    std::optional<JsonPlace> found = find(key);
-    if (!found) fail(concat("a member \"", key, '"'));
-    return *std::move(found);
-  }
-  template <class F>
-  void for_each_element(F&& f) const {
-    expect(JsonView::Kind::array, "an array");
-    std::size_t index = 0;
-    value_.for_each_element([&](JsonView element) { f(JsonPlace(element, file_, concat(path_, '[', index++, ']'))); });
-  }
-
-  [[nodiscard]] std::string string() const { return expect(JsonView::Kind::string, "a string").value_.string(); }
-  [[nodiscard]] bool boolean() const { return expect(JsonView::Kind::boolean, "true or false").value_.text() == "true"; }
-  [[nodiscard]] std::int64_t integer(std::int64_t below) const {
-    const std::optional<std::int64_t> value = is(JsonView::Kind::number) ? value_.integer() : std::nullopt;
-    if (!value || *value < 0 || *value >= below) fail(concat("an integer from 0 to ", below - 1));
-    return *value;
-  }
-
-  /// A member that must be what this library can do: missing, or equal to `only`.
-  void require(std::string_view key, bool only) const {
-    if (const auto member = find(key); member && member->boolean() != only) member->fail(concat(only, " (nothing else is supported)"));
-  }
-  void require_nothing(std::string_view key) const {
-    if (const auto member = find(key)) member->fail("null (nothing else is supported)");
-  }
-
- private:
-  JsonView value_;
-  std::string_view file_;
-  std::string path_;
-  mutable std::vector<std::pair<std::string, JsonView>> members_;
-};
 
 /// The printable characters that byte-level tokenizer files write for bytes (GPT-2's `bytes_to_unicode`): a byte that is a visible
 /// Latin-1 character is itself, the 68 others are U+0100 and up.
@@ -150,6 +76,8 @@ struct DecodeOptions {
 ///            and TemplateProcessing; added tokens that do not strip and need no word boundary. Truncation and padding settings
 ///            are not read, as in transformers. Anything else is an error that names the field.
 /// Deviation: an added token decodes to its content; tokenizers maps it as bytes, which garbles one that is not ASCII.
+///            Characters younger than PCRE2's Unicode version (14 in Debian 12) may be split as symbols where a newer engine knows
+///            letters or digits.
 /// Source:  tokenizers (`Tokenizer`, `BPE`, `ByteLevel`, `AddedVocabulary`).
 class Tokenizer {
  public:
@@ -161,7 +89,11 @@ class Tokenizer {
   /// `name` stands for the file in errors.
   [[nodiscard]] static Tokenizer from_json(std::string_view text, std::string_view name = "tokenizer.json") {
     if (text.size() > largest_file)
-      throw format_error(Fault{.file = std::string(name), .field = {}, .expected = concat("at most ", largest_file, " bytes"), .found = concat(text.size()), .note = {}});
+      throw format_error(Fault{.file = std::string(name),
+                               .field = {},
+                               .expected = concat("at most ", largest_file, " bytes"),
+                               .found = concat(text.size()),
+                               .note = {}});
     Tokenizer tokenizer;
     tokenizer.read(detail::JsonPlace(JsonView::parse(text, name), name, {}));
     return tokenizer;
@@ -194,7 +126,11 @@ class Tokenizer {
   /// Errors:  input_error if `text` has 2 GiB or more, or a byte that is no token; or if the file's pattern gives up on it.
   void encode(std::string_view text, std::vector<Id>& ids, EncodeOptions options = {}) const {
     if (text.size() > longest_text)
-      throw input_error(Fault{.file = {}, .field = "text", .expected = concat("at most ", longest_text, " bytes"), .found = concat(text.size()), .note = {}});
+      throw input_error(Fault{.file = {},
+                              .field = "text",
+                              .expected = concat("at most ", longest_text, " bytes"),
+                              .found = concat(text.size()),
+                              .note = {}});
     std::string repaired;
     if (valid_utf8_length(text) != text.size()) text = repaired = to_valid_utf8(text);
 
@@ -229,20 +165,29 @@ class Tokenizer {
   }
 
  private:
-  static constexpr std::size_t largest_file = std::size_t{256} << 20U;
+  static constexpr std::size_t largest_file = std::size_t{64} << 20U;  // Llama 3 has 9 to 17 MB
   static constexpr std::size_t longest_text = INT32_MAX;
-  static constexpr std::size_t longest_added_token = 256;     // finding one looks this far ahead at every byte
+  static constexpr std::size_t longest_added_token = 256;  // finding one looks this far ahead at every byte
   static constexpr std::size_t most_template_ids = 64;
   static constexpr std::int64_t most_ids = std::int64_t{1} << 20U;  // Llama 3 has 128 257; a stray id must not become an allocation
+  static constexpr std::size_t most_merges = std::size_t{1} << 22U;  // Llama 3 has 280 147
 
   struct Token {
     std::string_view bytes;  // in arena_
     bool exists = false, special = false;
   };
 
+  [[nodiscard]] bool exists(std::int64_t id) const noexcept {
+    return id >= 0 && static_cast<std::size_t>(id) < tokens_.size() && tokens_[static_cast<std::size_t>(id)].exists;
+  }
+
   [[nodiscard]] const Token& token(Id id) const {
-    if (id < 0 || static_cast<std::size_t>(id) >= tokens_.size() || !tokens_[static_cast<std::size_t>(id)].exists)
-      throw input_error(Fault{.file = {}, .field = "token id", .expected = concat("one of the tokenizer's ", tokens_.size()), .found = concat(id), .note = {}});
+    if (!exists(id))
+      throw input_error(Fault{.file = {},
+                              .field = "token id",
+                              .expected = concat("one of the tokenizer's ", tokens_.size()),
+                              .found = concat(id),
+                              .note = {}});
     return tokens_[static_cast<std::size_t>(id)];
   }
 
@@ -262,8 +207,9 @@ class Tokenizer {
   }
 
   static std::string clean_up(std::string text) {
-    static constexpr std::string_view pairs[][2] = {{" .", "."},     {" ?", "?"},   {" !", "!"},   {" ,", ","},     {" ' ", "'"},
-                                                    {" n't", "n't"}, {" 'm", "'m"}, {" 's", "'s"}, {" 've", "'ve"}, {" 're", "'re"}};
+    static constexpr std::string_view pairs[][2] = {{" .", "."},     {" ?", "?"},     {" !", "!"},   {" ,", ","},
+                                                    {" ' ", "'"},    {" n't", "n't"}, {" 'm", "'m"}, {" 's", "'s"},
+                                                    {" 've", "'ve"}, {" 're", "'re"}};
     for (const auto& [from, to] : pairs) {
       std::string replaced;
       std::size_t done = 0;
@@ -298,13 +244,15 @@ class Tokenizer {
     if (const Place type = model.get("type"); type.string() != "BPE") type.fail("\"BPE\"");
     for (const std::string_view affix : {"continuing_subword_prefix", "end_of_word_suffix"})
       if (const auto place = model.find(affix); place && !place->string().empty()) place->fail("null (nothing else is supported)");
-    if (const auto dropout = model.find("dropout"); dropout && dropout->view().text() != "0.0") dropout->fail("null (nothing else is supported)");
+    if (const auto dropout = model.find("dropout"); dropout && dropout->view().text() != "0.0")
+      dropout->fail("null (nothing else is supported)");
     model.require_nothing("unk_token");
     model.require("byte_fallback", false);
     const auto ignore_merges = model.find("ignore_merges");
     ignore_merges_ = ignore_merges && ignore_merges->boolean();
   }
 
+  /// A new token, its bytes copied into the arena.
   Token& enter(std::int64_t id, std::string_view bytes) {
     const auto index = static_cast<std::size_t>(id);
     if (index >= tokens_.size()) tokens_.resize(index + 1);
@@ -323,7 +271,7 @@ class Tokenizer {
       const auto place = [&] { return Place(value, vocab.file(), concat(vocab.path(), '.', characters)); };
       const std::optional<std::int64_t> id = value.integer();
       if (!id || *id < 0 || *id >= most_ids) place().fail(concat("an id from 0 to ", most_ids - 1));
-      if (static_cast<std::size_t>(*id) < tokens_.size() && tokens_[static_cast<std::size_t>(*id)].exists) place().fail("an id that no other token has");
+      if (exists(*id)) place().fail("an id that no other token has");
       if (detail::byte_characters.to_bytes(characters, bytes)) {
         enter(*id, bytes);
         byte_strings.push_back(static_cast<Id>(*id));
@@ -334,9 +282,10 @@ class Tokenizer {
 
     std::size_t merge_count = 0;
     merges.expect(Kind::array, "an array").view().for_each_element([&](JsonView) { ++merge_count; });
+    if (merge_count > most_merges) merges.fail(concat("at most ", most_merges, " merges"));
     merger_ = BytePairMerger(byte_strings.size(), merge_count);
     for (const Id id : byte_strings)
-      if (!merger_.add_token(tokens_[static_cast<std::size_t>(id)].bytes, id))
+      if (!merger_.add_token(token(id).bytes, id))
         vocab.fail(concat("each token once; the one of id ", id, " cannot be told from another"));
     if (added) read_added_tokens(*added);
   }
@@ -348,15 +297,16 @@ class Tokenizer {
       for (const std::string_view flag : {"single_word", "lstrip", "rstrip"}) entry.require(flag, false);
       const Place content_place = entry.get("content");
       std::string content = content_place.string();
-      if (content.empty() || content.size() > longest_added_token) content_place.fail(concat("1 to ", longest_added_token, " bytes"));
+      if (content.empty() || content.size() > longest_added_token)
+        content_place.fail(concat("1 to ", longest_added_token, " bytes"));
       const Place id_place = entry.get("id");
       const std::int64_t id = id_place.integer(most_ids);
-      const auto index = static_cast<std::size_t>(id);
-      const bool known = index < tokens_.size() && tokens_[index].exists;
-      if (known && tokens_[index].bytes != content) id_place.fail("an id that no other token has");
-      if (const auto ordinary = merger_.find(content); ordinary && *ordinary != id) id_place.fail(concat(*ordinary, ", as in the vocabulary"));
+      const bool known = exists(id);
+      if (known && token(static_cast<Id>(id)).bytes != content) id_place.fail("an id that no other token has");
+      if (const auto ordinary = merger_.find(content); ordinary && *ordinary != id)
+        id_place.fail(concat(*ordinary, ", as in the vocabulary"));
       const auto special = entry.find("special"), in_second_pass = entry.find("normalized");
-      (known ? tokens_[index] : enter(id, content)).special = special && special->boolean();
+      (known ? tokens_[static_cast<std::size_t>(id)] : enter(id, content)).special = special && special->boolean();
       contents.push_back(content);
       (in_second_pass && in_second_pass->boolean() ? normalized : verbatim).push_back({std::move(content), static_cast<Id>(id)});
     });
@@ -371,7 +321,9 @@ class Tokenizer {
     std::string left, right, both;
     std::int32_t rank = 0;
     merges.view().for_each_element([&](JsonView merge) {
-      const auto fail = [&](std::string expected) { Place(merge, merges.file(), concat(merges.path(), '[', rank, ']')).fail(std::move(expected)); };
+      const auto fail = [&](std::string expected) {
+        Place(merge, merges.file(), concat(merges.path(), '[', rank, ']')).fail(std::move(expected));
+      };
       std::string parts[2];
       std::size_t count = 0;
       if (merge.kind() == Kind::string) {
@@ -388,8 +340,10 @@ class Tokenizer {
         });
       }
       if (count != 2) fail("two tokens: \"a b\" or [\"a\", \"b\"]");
-      if (!detail::byte_characters.to_bytes(parts[0], left) || !detail::byte_characters.to_bytes(parts[1], right)) fail("tokens of byte characters");
-      const auto left_id = merger_.find(left), right_id = merger_.find(right), merged_id = merger_.find(both.assign(left).append(right));
+      if (!detail::byte_characters.to_bytes(parts[0], left) || !detail::byte_characters.to_bytes(parts[1], right))
+        fail("tokens of byte characters");
+      const auto left_id = merger_.find(left), right_id = merger_.find(right),
+                 merged_id = merger_.find(both.assign(left).append(right));
       if (!left_id || !right_id || !merged_id) fail("two tokens of the vocabulary that make a third");
       if (!merger_.add_merge(*left_id, *right_id, *merged_id, rank)) fail("merges that can be told from each other");
       ++rank;
@@ -397,7 +351,8 @@ class Tokenizer {
   }
 
   static void expect_type(const Place& place, std::string_view type) {
-    if (const Place found = place.get("type"); found.string() != type) found.fail(concat('"', type, "\" (nothing else is supported)"));
+    if (const Place found = place.get("type"); found.string() != type)
+      found.fail(concat('"', type, "\" (nothing else is supported)"));
   }
 
   /// The steps of a "Sequence", or the one step that stands for itself.
@@ -426,7 +381,8 @@ class Tokenizer {
     if (own_pattern) byte_level.fail("\"use_regex\": false after a Split");
     const Place& split = list.front();
     expect_type(split, "Split");
-    if (const Place behavior = split.get("behavior"); behavior.string() != "Isolated") behavior.fail("\"Isolated\" (nothing else is supported)");
+    if (const Place behavior = split.get("behavior"); behavior.string() != "Isolated")
+      behavior.fail("\"Isolated\" (nothing else is supported)");
     split.require("invert", false);
     const Place regex = split.get("pattern").get("Regex");
     pattern_.emplace(regex.string(), regex.file(), regex.path());
@@ -448,7 +404,7 @@ class Tokenizer {
         }
         special_tokens.get(item.get("SpecialToken").get("id").string()).get("ids").for_each_element([&](const Place& id_place) {
           const auto id = static_cast<Id>(id_place.integer(most_ids));
-          if (static_cast<std::size_t>(id) >= tokens_.size() || !tokens_[static_cast<std::size_t>(id)].exists) id_place.fail("the id of a token");
+          if (!exists(id)) id_place.fail("the id of a token");
           std::vector<Id>& side = text_seen ? after : before;
           if (side.size() == most_template_ids) step.fail(concat("at most ", most_template_ids, " tokens on a side"));
           side.push_back(id);
@@ -475,7 +431,8 @@ class Tokenizer {
 /// returned is always valid UTF-8; all of it together is what Tokenizer::decode gives. Refers to the tokenizer.
 class TextStream {
  public:
-  explicit TextStream(const Tokenizer& tokenizer, bool skip_special_tokens = true) : tokenizer_(&tokenizer), skip_(skip_special_tokens) {}
+  explicit TextStream(const Tokenizer& tokenizer, bool skip_special_tokens = true)
+      : tokenizer_(&tokenizer), skip_(skip_special_tokens) {}
 
   /// The text that `id` completes, maybe none; valid until the next call.
   /// Errors:  input_error if there is no such id.

@@ -12,7 +12,8 @@ namespace {
 
 std::string marked(const AddedTokens& tokens, std::string_view text) {
   std::string out;
-  tokens.split(text, [&](std::int32_t id) { out += "[" + std::to_string(id) + "]"; }, [&](std::string_view rest) { out += rest; });
+  tokens.split(
+      text, [&](std::int32_t id) { out += "[" + std::to_string(id) + "]"; }, [&](std::string_view rest) { out += rest; });
   return out;
 }
 
@@ -54,7 +55,9 @@ TEST_CASE("as trying every token everywhere") {
     for (std::size_t at = 0; at < text.size();) {
       const AddedTokens::Token* best = nullptr;
       for (const auto& token : list)
-        if (text.compare(at, token.content.size(), token.content) == 0 && (best == nullptr || token.content.size() > best->content.size())) best = &token;
+        if (text.compare(at, token.content.size(), token.content) == 0 &&
+            (best == nullptr || token.content.size() > best->content.size()))
+          best = &token;
       expected += best != nullptr ? "[" + std::to_string(best->id) + "]" : std::string(1, text[at]);
       at += best != nullptr ? best->content.size() : 1;
     }

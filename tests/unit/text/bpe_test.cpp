@@ -39,7 +39,8 @@ struct Example {
   [[nodiscard]] BytePairMerger merger() const {
     BytePairMerger m(tokens.size(), merges.size());
     for (std::size_t i = 0; i < tokens.size(); ++i) REQUIRE(m.add_token(tokens[i], static_cast<int>(i)));
-    for (std::size_t i = 0; i < merges.size(); ++i) REQUIRE(m.add_merge(merges[i].first, merges[i].second, merged[i], static_cast<int>(i)));
+    for (std::size_t i = 0; i < merges.size(); ++i)
+      REQUIRE(m.add_merge(merges[i].first, merges[i].second, merged[i], static_cast<int>(i)));
     return m;
   }
 
@@ -52,7 +53,8 @@ struct Example {
     for (;;) {
       std::size_t best = merges.size(), at = 0;
       for (std::size_t i = 0; i + 1 < ids.size(); ++i)
-        if (const auto found = rank.find({ids[i], ids[i + 1]}); found != rank.end() && found->second < best) best = found->second, at = i;
+        if (const auto found = rank.find({ids[i], ids[i + 1]}); found != rank.end() && found->second < best)
+          best = found->second, at = i;
       if (best == merges.size()) return ids;
       ids[at] = merged[best];
       ids.erase(ids.begin() + static_cast<std::ptrdiff_t>(at) + 1);
@@ -111,4 +113,25 @@ TEST_CASE("a long piece takes n log n") {
     for (const auto id : ids) joined += example.tokens[static_cast<std::size_t>(id)];
     CHECK(joined == text);
   }
+}
+
+TEST_CASE("keys with equal hashes are refused before searches become long") {
+  struct Slot {
+    using Key = int;
+    int key = -1;
+    static std::uint64_t hash(int) noexcept { return 42; }
+    [[nodiscard]] bool holds(int other) const noexcept { return key == other; }
+    [[nodiscard]] bool empty() const noexcept { return key < 0; }
+  };
+  detail::HashTable<Slot> table(10'000);
+  int entered = 0;
+  for (; entered < 10'000; ++entered) {
+    Slot* const slot = table.find_or_empty(entered);
+    if (slot == nullptr) break;
+    slot->key = entered;
+  }
+  CHECK(entered > 100);
+  CHECK(entered < 1000);
+  for (int key = 0; key < entered; ++key) CHECK(table.find(key)->key == key);
+  CHECK(table.find(entered) == nullptr);
 }

@@ -91,7 +91,8 @@ TEST_CASE("prompts are those of the templates") {
     }
     if (row.contains("error")) {
       ++errors;
-      CHECK_THROWS_WITH_AS(static_cast<void>(render_chat(messages, options)), concat("messages: ", row.at("error").string()).c_str(), input_error);
+      CHECK_THROWS_WITH_AS(static_cast<void>(render_chat(messages, options)),
+                           concat("messages: ", row.at("error").string()).c_str(), input_error);
     } else {
       ++prompts;
       CHECK(render_chat(messages, options) == row.at("text").string());
@@ -104,7 +105,8 @@ TEST_CASE("prompts are those of the templates") {
 TEST_CASE("roles, parts and results of tools") {
   const std::string answer = "<|start_header_id|>assistant<|end_header_id|>\n\n";
   const std::string system =
-      "<|begin_of_text|><|start_header_id|>system<|end_header_id|>\n\nCutting Knowledge Date: December 2023\nToday Date: 26 Jul 2024\n\n";
+      "<|begin_of_text|><|start_header_id|>system<|end_header_id|>\n\nCutting Knowledge Date: December 2023\nToday Date: 26 Jul "
+      "2024\n\n";
   CHECK(render({hi}) == system + "<|eot_id|><|start_header_id|>user<|end_header_id|>\n\nHi<|eot_id|>" + answer);
 
   const Message in_parts{.role = "system", .content = std::vector<ContentPart>{" Be ", "brief. "}};
@@ -130,14 +132,17 @@ TEST_CASE("what the templates have no place for is an error") {
   const ChatOptions with_tools{.tools = std::vector<JsonText>{{"{}"}}};
   CHECK_THROWS_AS(static_cast<void>(render({})), input_error);
   CHECK_THROWS_AS(static_cast<void>(render({picture}, with_tools)), input_error);
-  CHECK_THROWS_AS(static_cast<void>(render({{.role = "system", .content = std::vector<ContentPart>{ImagePart{}}}, hi})), input_error);
+  CHECK_THROWS_AS(static_cast<void>(render({{.role = "system", .content = std::vector<ContentPart>{ImagePart{}}}, hi})),
+                  input_error);
   CHECK_THROWS_AS(static_cast<void>(render({{.role = "user", .content = JsonText{"{}"}}})), input_error);
   CHECK_THROWS_AS(static_cast<void>(render({{.role = "system", .content = JsonText{"{}"}}})), input_error);
   CHECK_THROWS_AS(static_cast<void>(render({hi, call}, {.chat_template = ChatTemplate::plain})), input_error);
-  CHECK_THROWS_AS(static_cast<void>(render({hi}, {.chat_template = ChatTemplate::plain, .tools = std::vector<JsonText>{}})), input_error);
+  CHECK_THROWS_AS(static_cast<void>(render({hi}, {.chat_template = ChatTemplate::plain, .tools = std::vector<JsonText>{}})),
+                  input_error);
   CHECK_THROWS_WITH_AS(static_cast<void>(render({hi}, {.tools = std::vector<JsonText>{{"{}"}, {"{"}}})),
                        "tools[1]: byte 1: expected a key, found the end of the text", format_error);
-  CHECK_THROWS_AS(static_cast<void>(render({hi, {.role = "assistant", .content = "", .tool_calls = {{"f", {"{]"}}}}})), format_error);
+  CHECK_THROWS_AS(static_cast<void>(render({hi, {.role = "assistant", .content = "", .tool_calls = {{"f", {"{]"}}}}})),
+                  format_error);
   CHECK(render({}, {.chat_template = ChatTemplate::plain}) == "<|start_header_id|>assistant<|end_header_id|>\n\n");
 }
 
@@ -154,18 +159,20 @@ TEST_CASE("today has the form of a date") {
 TEST_CASE("templates are recognised, and unknown ones are not guessed") {
   const std::string plain =
       "{% for message in messages %}{% if loop.index0 == 0 %}{{ bos_token }}{% endif %}"
-      "{{ '<|start_header_id|>' + message['role'] + '<|end_header_id|>\n\n' }}{% if message['content'] is string %}{{ message['content'] }}"
-      "{% else %}{% for content in message['content'] %}{% if content['type'] == 'image' %}{{ '<|image|>' }}{% elif content['type'] == 'text' %}"
+      "{{ '<|start_header_id|>' + message['role'] + '<|end_header_id|>\n\n' }}{% if message['content'] is string %}{{ "
+      "message['content'] }}"
+      "{% else %}{% for content in message['content'] %}{% if content['type'] == 'image' %}{{ '<|image|>' }}{% elif "
+      "content['type'] == 'text' %}"
       "{{ content['text'] }}{% endif %}{% endfor %}{% endif %}{{ '<|eot_id|>' }}{% endfor %}"
       "{% if add_generation_prompt %}{{ '<|start_header_id|>assistant<|end_header_id|>\n\n' }}{% endif %}";
   CHECK(chat_template_of(plain) == ChatTemplate::plain);
   CHECK(chat_template_of(detail::plain_template) == ChatTemplate::plain);
-  const std::string parts[] = {"Cutting Knowledge Date: December 2023\\n", "Prompting with images is incompatible with system messages.",
+  const std::string parts[] = {"Cutting Knowledge Date: December 2023\\n",
+                               "Prompting with images is incompatible with system messages.",
                                "if not tools_in_user_message is defined", "{{- '<|image|>' }}"};
   CHECK(chat_template_of(concat(parts[0], parts[1], parts[2], parts[3])) == ChatTemplate::llama_3_2);
-  for (const std::string& text :
-       {std::string(), std::string("{{ messages[0].content }}"), concat(parts[0], parts[1], parts[2]), concat(parts[0], parts[2], parts[3]),
-        concat(plain, "{% if tools %}"), plain.substr(1)}) {
+  for (const std::string& text : {std::string(), std::string("{{ messages[0].content }}"), concat(parts[0], parts[1], parts[2]),
+                                  concat(parts[0], parts[2], parts[3]), concat(plain, "{% if tools %}"), plain.substr(1)}) {
     CHECK_THROWS_AS(static_cast<void>(chat_template_of(text)), format_error);
   }
 }

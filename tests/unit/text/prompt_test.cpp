@@ -1,7 +1,11 @@
 // SPDX-License-Identifier: MIT
+#include <mllama/text/json_view.hpp>
 #include <mllama/text/prompt.hpp>
 
 #include <doctest/doctest.h>
+
+#include <fstream>
+#include <string>
 
 using namespace mllama;
 
@@ -13,6 +17,17 @@ TEST_CASE("begin of text goes after leading images, once") {
   CHECK(with_begin_of_text(" <|image|>Hi") == "<|begin_of_text|> <|image|>Hi");
   CHECK(with_begin_of_text("Hi <|begin_of_text|>") == "Hi <|begin_of_text|>");
   CHECK(with_begin_of_text("<|image|>") == "<|image|><|begin_of_text|>");
+}
+
+TEST_CASE("as MllamaProcessor does") {
+  const std::string path = std::string(MLLAMA_TEST_DATA) + "/golden/processor/bos.jsonl";
+  std::ifstream file(path);
+  int count = 0;
+  for (std::string line; std::getline(file, line); ++count) {
+    const detail::JsonPlace row(JsonView::parse(line, path), path, {});
+    CHECK(with_begin_of_text(row.get("text").string()) == row.get("with_bos").string());
+  }
+  CHECK(count > 10);
 }
 
 TEST_CASE("images are counted") {

@@ -47,8 +47,9 @@ TEST_CASE("white space is Unicode's White_Space") {
     negated_matcher.for_each_piece(text, [&](std::string_view) { ++pieces; });
     if (pieces == 2) found_negated.push_back(c);
   }
-  const std::vector<std::uint32_t> white{0x09,   0x0A,   0x0B,   0x0C,   0x0D,   0x20,   0x85,   0xA0,   0x1680, 0x2000, 0x2001, 0x2002, 0x2003,
-                                         0x2004, 0x2005, 0x2006, 0x2007, 0x2008, 0x2009, 0x200A, 0x2028, 0x2029, 0x202F, 0x205F, 0x3000};
+  const std::vector<std::uint32_t> white{0x09,   0x0A,   0x0B,   0x0C,   0x0D,   0x20,   0x85,   0xA0,   0x1680,
+                                         0x2000, 0x2001, 0x2002, 0x2003, 0x2004, 0x2005, 0x2006, 0x2007, 0x2008,
+                                         0x2009, 0x200A, 0x2028, 0x2029, 0x202F, 0x205F, 0x3000};
   CHECK(found == white);
   CHECK(found_negated == white);
 }
@@ -63,7 +64,8 @@ TEST_CASE("nothing is dropped: gaps are pieces, empty matches only cut") {
 }
 
 TEST_CASE("patterns that cannot be used are refused with file and field") {
-  for (const char* pattern : {"(", "[", "\\", "\\p{Nonsense}", "\\h", "\\w", "\\b", "\\K", "\\1", "\\C", "[a&&b]", "(*UTF)a", "(((a{1000}){1000}){1000})"}) {
+  for (const char* pattern : {"(", "[", "\\", "\\p{Nonsense}", "\\h", "\\w", "\\b", "\\K", "\\1", "\\C", "[a&&b]", "(*UTF)a",
+                              "(((a{1000}){1000}){1000})"}) {
     CAPTURE(pattern);
     CHECK_THROWS_AS(static_cast<void>(SplitPattern(pattern, "f", "p")), format_error);
   }

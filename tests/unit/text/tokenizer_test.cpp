@@ -6,6 +6,7 @@
 #include <fstream>
 #include <random>
 #include <string>
+#include <utility>
 #include <vector>
 
 using namespace mllama;
@@ -71,8 +72,9 @@ struct File {
   [[nodiscard]] std::string text() const {
     std::string vocab;
     for (int byte = 0; byte < 256; ++byte) vocab += concat(byte == 0 ? "" : ",", '"', character(byte), "\":", byte);
-    return concat(R"({"version": "1.0", "added_tokens": )", added, R"(, "pre_tokenizer": )", pre_tokenizer, R"(, "model": {"type": "BPE", )", model,
-                  R"(, "vocab": {)", vocab, more_vocab, R"(}, "merges": )", merges, "}, ", rest, "}");
+    return concat(R"({"version": "1.0", "added_tokens": )", added, R"(, "pre_tokenizer": )", pre_tokenizer,
+                  R"(, "model": {"type": "BPE", )", model, R"(, "vocab": {)", vocab, more_vocab, R"(}, "merges": )", merges, "}, ",
+                  rest, "}");
   }
   [[nodiscard]] Tokenizer load() const { return Tokenizer::from_json(text()); }
   /// What the error says after "tokenizer.json: ".
@@ -184,7 +186,8 @@ TEST_CASE("a stream gives each code point with its last byte") {
   CHECK(all.push(260) == "<|x|>");
 
   // Any bytes, in tokens cut anywhere: as the whole at once.
-  for (const std::string text : {"a\xF0\x9F\x98\x80z", "\xF0\x9F\xF0\x9F\x98", "\xE2\x82\xAC\xC3\xA9\xED\xA0\x80", "\x80\xC2\xC2\x80"}) {
+  for (const std::string text :
+       {"a\xF0\x9F\x98\x80z", "\xF0\x9F\xF0\x9F\x98", "\xE2\x82\xAC\xC3\xA9\xED\xA0\x80", "\x80\xC2\xC2\x80"}) {
     Ids ids;
     for (const char c : text) ids.push_back(static_cast<unsigned char>(c));
     CHECK(streamed(tokenizer, ids, true) == to_valid_utf8(text));
@@ -221,13 +224,14 @@ TEST_CASE("pre-tokenizers and post-processors") {
   file.merges = R"(["b b", "Ġ b"])";
   file.pre_tokenizer = R"({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true})";
   CHECK(file.load().encode("bb b") == Ids{301, 300});
-  file.pre_tokenizer = R"({"type": "Sequence", "pretokenizers": [{"type": "Split", "pattern": {"Regex": "b"}, "behavior": "Isolated", "invert": false},
-                          {"type": "ByteLevel", "add_prefix_space": false, "use_regex": false}]})";
+  file.pre_tokenizer =
+      R"({"type": "Sequence", "pretokenizers": [
+           {"type": "Split", "pattern": {"Regex": "b"}, "behavior": "Isolated", "invert": false}, {"type": "ByteLevel", "add_prefix_space": false, "use_regex": false}]})";
   CHECK(file.load().encode("bb b") == Ids{'b', 'b', ' ', 'b'});
   const std::string decoder = file.rest;
   file.rest = decoder + R"(, "post_processor": {"type": "TemplateProcessing",
-    "single": [{"SpecialToken": {"id": "S", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}, {"SpecialToken": {"id": "E"}}], "pair": [],
-    "special_tokens": {"S": {"id": "S", "ids": [260, 261], "tokens": ["x", "y"]}, "E": {"ids": [262]}}})";
+    "single": [{"SpecialToken": {"id": "S", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}, {"SpecialToken": {"id": "E"}}],
+    "pair": [], "special_tokens": {"S": {"id": "S", "ids": [260, 261], "tokens": ["x", "y"]}, "E": {"ids": [262]}}})";
   CHECK(file.load().encode("b", {.add_special_tokens = true}) == Ids{260, 261, 'b', 262});
   CHECK(file.load().encode("b") == Ids{'b'});
   file.rest = decoder + R"(, "post_processor": {"type": "ByteLevel", "trim_offsets": false})";
@@ -245,7 +249,8 @@ TEST_CASE("what is not supported or not right is refused by name") {
   file.more_vocab = R"(,"ab":256,"bc":256)";
   says("model.vocab.bc: expected an id that no other token has, found 256");
   file.more_vocab = R"(,"ab":256,"ab":257)";
-  CHECK(file.refusal().starts_with("model.vocab: expected each token once; the one of id 257 cannot be told from another, found {"));
+  CHECK(
+      file.refusal().starts_with("model.vocab: expected each token once; the one of id 257 cannot be told from another, found {"));
   file = good;
   for (const char* id : {"-1", "1048576", "1.5", "\"1\"", "null", "99999999999999999999", "[]"}) {
     file.more_vocab = concat(R"(,"ab":)", id);
@@ -283,7 +288,8 @@ TEST_CASE("what is not supported or not right is refused by name") {
   says(R"(pre_tokenizer.type: expected "ByteLevel" (nothing else is supported), found "Split")");
   file.pre_tokenizer = "null";
   CHECK(file.refusal().starts_with("expected a member \"pre_tokenizer\", found "));
-  file.pre_tokenizer = R"({"type": "Sequence", "pretokenizers": [{"type": "Split", "pattern": {"Regex": "("}, "behavior": "Isolated"},
+  file.pre_tokenizer =
+      R"({"type": "Sequence", "pretokenizers": [{"type": "Split", "pattern": {"Regex": "("}, "behavior": "Isolated"},
                        {"type": "ByteLevel", "add_prefix_space": false, "use_regex": false}]})";
   CHECK(file.refusal().starts_with("pre_tokenizer.pretokenizers[0].pattern.Regex: missing closing parenthesis"));
   file = good;
@@ -302,20 +308,35 @@ TEST_CASE("what is not supported or not right is refused by name") {
   file.added = R"([{"id": 300, "content": "xy"}, {"id": 301, "content": "xy"}])";
   CHECK(file.refusal().starts_with(R"(added_tokens: expected "xy" once, not twice)"));
   file = good;
-  file.rest += R"(, "post_processor": {"type": "TemplateProcessing", "single": [{"SpecialToken": {"id": "S"}}, {"Sequence": {"id": "A"}}],
+  file.rest +=
+      R"(, "post_processor": {"type": "TemplateProcessing", "single": [{"SpecialToken": {"id": "S"}}, {"Sequence": {"id": "A"}}],
                    "special_tokens": {"S": {"ids": [999]}}})";
   says("post_processor.special_tokens.S.ids[0]: expected the id of a token, found 999");
   file.rest += R"(, "post_processor": {"type": "RobertaProcessing"})";
-  says(R"(post_processor.type: expected "ByteLevel" or "TemplateProcessing" (nothing else is supported), found "RobertaProcessing")");
+  says(
+      R"(post_processor.type: expected "ByteLevel" or "TemplateProcessing" (nothing else is supported), found "RobertaProcessing")");
+}
+
+TEST_CASE("a tokenizer can be moved") {
+  Tokenizer first = File().load();
+  const Ids ids = first.encode("abc <|x|>");
+  Tokenizer second = std::move(first);
+  CHECK(second.encode("abc <|x|>") == ids);
+  Tokenizer third = Tokenizer::from_file(golden + "small/tokenizer.json");
+  third = std::move(second);
+  CHECK(third.encode("abc <|x|>") == ids);
+  CHECK(third.decode(ids) == "abc <|x|>");
 }
 
 TEST_CASE("holes among the ids, and bytes without token") {
-  const Tokenizer tokenizer = Tokenizer::from_json(R"({"model": {"type": "BPE", "vocab": {"a": 0, "b": 5}, "merges": []}, "decoder": {"type": "ByteLevel"},
+  const Tokenizer tokenizer =
+      Tokenizer::from_json(R"({"model": {"type": "BPE", "vocab": {"a": 0, "b": 5}, "merges": []}, "decoder": {"type": "ByteLevel"},
     "pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": false, "use_regex": false}})");
   CHECK(tokenizer.size() == 6);
   CHECK(tokenizer.encode("ab") == Ids{0, 5});
   CHECK_THROWS_AS(static_cast<void>(tokenizer.decode(Ids{3})), input_error);
-  CHECK_THROWS_WITH_AS(static_cast<void>(tokenizer.encode("abc")), "text: expected bytes of the tokenizer's vocabulary, found the byte 99", input_error);
+  CHECK_THROWS_WITH_AS(static_cast<void>(tokenizer.encode("abc")),
+                       "text: expected bytes of the tokenizer's vocabulary, found the byte 99", input_error);
 }
 
 TEST_CASE("hostile files end in an error") {

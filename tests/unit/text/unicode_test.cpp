@@ -44,7 +44,9 @@ TEST_CASE("the valid prefix is found wherever it ends") {
 }
 
 TEST_CASE("trim strips what Python strips") {
-  CHECK(trim(" \t\n\v\f\r\x1C\x1D\x1E\x1F" "a b" "\u0085\u00A0\u1680\u2000\u200A\u2028\u2029\u202F\u205F\u3000") == "a b");
+  CHECK(trim(" \t\n\v\f\r\x1C\x1D\x1E\x1F"
+             "a b"
+             "\u0085\u00A0\u1680\u2000\u200A\u2028\u2029\u202F\u205F\u3000") == "a b");
   CHECK(trim("\u200Ba\u180E") == "\u200Ba\u180E");
   CHECK(trim("\u3000") == "");
   CHECK(trim("") == "");
