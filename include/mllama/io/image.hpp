@@ -34,7 +34,8 @@ namespace detail {
 /// Reads numbers from a picture file, and says what is wrong with it.
 class ImageBytes {
  public:
-  ImageBytes(std::span<const std::byte> bytes, std::string_view name, std::string_view kind) : bytes_(bytes), name_(name), kind_(kind) {}
+  ImageBytes(std::span<const std::byte> bytes, std::string_view name, std::string_view kind)
+      : bytes_(bytes), name_(name), kind_(kind) {}
 
   [[noreturn]] void fail(std::string_view note) const {
     throw format_error(Fault{.file = concat(name_), .field = concat(kind_), .expected = {}, .found = {}, .note = concat(note)});
@@ -63,9 +64,13 @@ class ImageBytes {
 
   /// Errors:  format_error if a side is zero or there are too many pixels.
   void check_size(std::size_t width, std::size_t height, const ImageLimits& limits) const {
-    if (width == 0 || height == 0 || width > Image::longest_side || height > Image::longest_side || width > limits.pixels / height) {
-      throw format_error(Fault{.file = concat(name_), .field = concat(kind_), .expected = concat("at most ", limits.pixels, " pixels, and one"),
-                               .found = concat(width, " x ", height), .note = {}});
+    if (width == 0 || height == 0 || width > Image::longest_side || height > Image::longest_side ||
+        width > limits.pixels / height) {
+      throw format_error(Fault{.file = concat(name_),
+                               .field = concat(kind_),
+                               .expected = concat("at most ", limits.pixels, " pixels, and one"),
+                               .found = concat(width, " x ", height),
+                               .note = {}});
     }
   }
 
@@ -75,7 +80,8 @@ class ImageBytes {
   std::size_t position_ = 0;
 };
 
-/// `level` over white by `alpha`, as Pillow's alpha_composite computes it: level * alpha + 255 * (255 - alpha), over 255, to nearest.
+/// `level` over white by `alpha`, as Pillow's alpha_composite computes it: level * alpha + 255 * (255 - alpha), over 255, to
+/// nearest.
 constexpr std::uint8_t over_white(std::uint8_t level, std::uint8_t alpha) noexcept {
   if (alpha == 0) return 255;
   const std::uint32_t sum = level * (128U * alpha) + 255U * 128U * (255U - alpha) + 0x4000U;
@@ -83,7 +89,8 @@ constexpr std::uint8_t over_white(std::uint8_t level, std::uint8_t alpha) noexce
 }
 
 /// An RGB picture from levels of `channels` per pixel: grey, grey and alpha, RGB, or RGB and alpha.
-inline Image rgb_over_white(const std::uint8_t* levels, std::size_t width, std::size_t height, std::size_t channels, bool use_alpha) {
+inline Image rgb_over_white(const std::uint8_t* levels, std::size_t width, std::size_t height, std::size_t channels,
+                            bool use_alpha) {
   Image image(width, height);
   const std::size_t colours = channels >= 3 ? 3 : 1;
   const bool alpha = use_alpha && channels > colours;
@@ -103,19 +110,20 @@ struct StbFree {
 /// Runs one of stb_image's decoders, which may allocate what a picture of this size reasonably takes.
 /// Errors:  format_error with stb_image's words; input that makes it another size than its header said is refused too.
 template <class Level, class Decoder>
-std::unique_ptr<Level, StbFree> stb_decode(Decoder decoder, std::span<const std::byte> bytes, const ImageBytes& file, std::size_t width,
-                                           std::size_t height, int& channels) {
+std::unique_ptr<Level, StbFree> stb_decode(Decoder decoder, std::span<const std::byte> bytes, const ImageBytes& file,
+                                           std::size_t width, std::size_t height, int& channels) {
   // JPEG pads to blocks of up to 32 x 32; PNG takes up to 8 bytes a pixel, in a buffer that doubles.
   const std::size_t padded = (width / 32 + 1) * (height / 32 + 1) * 1024;
   stb_largest_block = 16 * padded + 2 * bytes.size() + 65536;
   int found_width = 0, found_height = 0;
-  std::unique_ptr<Level, StbFree> levels(decoder(reinterpret_cast<const stb::stbi_uc*>(bytes.data()), static_cast<int>(bytes.size()),
-                                                 &found_width, &found_height, &channels, 0));
+  std::unique_ptr<Level, StbFree> levels(decoder(reinterpret_cast<const stb::stbi_uc*>(bytes.data()),
+                                                 static_cast<int>(bytes.size()), &found_width, &found_height, &channels, 0));
   if (levels == nullptr) {
     const char* const reason = stb::mllama_stbi_failure_reason();
     file.fail(concat("cannot be decoded: ", reason == nullptr ? std::string_view("unknown reason") : std::string_view(reason)));
   }
-  file.need(std::cmp_equal(found_width, width) && std::cmp_equal(found_height, height), "the picture has another size than its header says");
+  file.need(std::cmp_equal(found_width, width) && std::cmp_equal(found_height, height),
+            "the picture has another size than its header says");
   return levels;
 }
 
@@ -192,7 +200,8 @@ inline Image decode_png(ImageBytes file, const ImageLimits& limits) {
     // Pillow reads 16-bit grey as integers and clips them; all other 16-bit levels lose their low byte.
     const auto wide = stb_decode<stb::stbi_us>(stb::mllama_stbi_load_16_from_memory, picture, file, width, height, channels);
     std::vector<std::uint8_t> levels(width * height * static_cast<std::size_t>(channels));
-    std::transform(wide.get(), wide.get() + levels.size(), levels.begin(), [](unsigned level) { return static_cast<std::uint8_t>(std::min(level, 255U)); });
+    std::transform(wide.get(), wide.get() + levels.size(), levels.begin(),
+                   [](unsigned level) { return static_cast<std::uint8_t>(std::min(level, 255U)); });
     return rgb_over_white(levels.data(), width, height, static_cast<std::size_t>(channels), true);
   }
   const auto levels = stb_decode<stb::stbi_uc>(stb::mllama_stbi_load_from_memory, picture, file, width, height, channels);
@@ -200,12 +209,13 @@ inline Image decode_png(ImageBytes file, const ImageLimits& limits) {
   return rgb_over_white(levels.get(), width, height, static_cast<std::size_t>(channels), colour != 2);
 }
 
-/// Checks the segments up to the end marker: stb_image fills a truncated picture with grey, and writes beyond its arrays if a Huffman
-/// table has too many codes. Baseline and progressive, 8 bits, of 1, 3 or 4 components.
+/// Checks the segments up to the end marker: stb_image fills a truncated picture with grey, and writes beyond its arrays if a
+/// Huffman table has too many codes. Baseline and progressive, 8 bits, of 1, 3 or 4 components.
 inline Image decode_jpeg(ImageBytes file, const ImageLimits& limits) {
   std::size_t width = 0, height = 0, components = 0;
   std::array<std::uint8_t, 4> names{}, quantizers{};
-  unsigned quantizers_seen = 0, huffman_seen = 0, scanned = 0;  // a bit per table, 4 per class of Huffman tables; a bit per component
+  unsigned quantizers_seen = 0, huffman_seen = 0,
+           scanned = 0;  // a bit per table, 4 per class of Huffman tables; a bit per component
   bool progressive = false, adobe = false;
   file.take(2);
   for (;;) {
@@ -257,7 +267,8 @@ inline Image decode_jpeg(ImageBytes file, const ImageLimits& limits) {
         const auto found = std::find(names.begin(), names.end(), segment.byte());
         const auto component = static_cast<std::size_t>(found - names.begin());
         file.need(component < components, "a scan names no component");
-        file.need(quantizers[component] < 4 && (quantizers_seen >> quantizers[component] & 1U) != 0, "a quantization table is missing");
+        file.need(quantizers[component] < 4 && (quantizers_seen >> quantizers[component] & 1U) != 0,
+                  "a quantization table is missing");
         scanned |= 1U << component;
         pair = segment.byte();
       }
@@ -292,7 +303,8 @@ inline Image decode_pnm(ImageBytes file, const ImageLimits& limits) {
       }
     } while (next == ' ' || (next >= '\t' && next <= '\r'));
     std::size_t value = 0;
-    for (; next >= '0' && next <= '9' && value <= Image::longest_side; next = file.byte()) value = value * 10 + (next - std::size_t{'0'});
+    for (; next >= '0' && next <= '9' && value <= Image::longest_side; next = file.byte())
+      value = value * 10 + (next - std::size_t{'0'});
     file.need(next == ' ' || (next >= '\t' && next <= '\r'), "the header is not one of three numbers");
     return value;
   };
@@ -314,7 +326,8 @@ inline Image decode_pnm(ImageBytes file, const ImageLimits& limits) {
 [[nodiscard]] inline Image decode_image(std::span<const std::byte> bytes, std::string_view name, const ImageLimits& limits = {}) {
   const std::string_view text(reinterpret_cast<const char*>(bytes.data()), bytes.size());
   const auto fail = [&](std::string_view expected, std::string found) {
-    throw format_error(Fault{.file = concat(name), .field = "image", .expected = concat(expected), .found = std::move(found), .note = {}});
+    throw format_error(
+        Fault{.file = concat(name), .field = "image", .expected = concat(expected), .found = std::move(found), .note = {}});
   };
   const std::size_t most_bytes = std::min<std::size_t>(limits.bytes, std::numeric_limits<std::int32_t>::max() / 2);
   if (bytes.size() > most_bytes) fail(concat("at most ", most_bytes, " bytes"), concat(bytes.size()));

@@ -28,7 +28,9 @@ namespace mllama {
   if (filter.as<int>(2) != 2) filter.fail<config_error>("2, bilinear");
 
   ProcessorConfig config;
-  const auto side = [&root](std::string_view key) { return root["size"][key].integer<std::size_t>(1, ProcessorConfig::most_pixels); };
+  const auto side = [&root](std::string_view key) {
+    return root["size"][key].integer<std::size_t>(1, ProcessorConfig::most_pixels);
+  };
   config.tile = root["size"].present() ? side("height") : 224;
   if (root["size"].present() && side("width") != config.tile) {
     root["size"]["width"].fail<config_error>(concat("the same as the height, ", config.tile), "tiles are square");

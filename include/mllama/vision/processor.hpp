@@ -30,9 +30,9 @@ struct ProcessorConfig {
   bool rescale = true;
   double rescale_factor = 1.0 / 255.0;
   bool normalize = true;
-  std::array<double, 3> mean{0.48145466, 0.4578275, 0.40821073};                ///< per channel, after rescaling
+  std::array<double, 3> mean{0.48145466, 0.4578275, 0.40821073};                 ///< per channel, after rescaling
   std::array<double, 3> standard_deviation{0.26862954, 0.26130258, 0.27577711};  ///< per channel
-  PassOrder passes = PassOrder::horizontal_first;                              ///< of the resize; in no file
+  PassOrder passes = PassOrder::horizontal_first;                                ///< of the resize; in no file
 
   /// Most pixels of a canvas: the model's own 1.3 million, with room.
   static constexpr std::size_t most_pixels = std::size_t{1} << 25U;
@@ -51,9 +51,9 @@ struct TileSet {
 /// Pictures of several samples, padded to the same number of pictures and of tiles each: the tensors of Hugging Face's processor.
 struct ImageBatch {
   std::size_t samples = 0;
-  std::size_t images = 0;  ///< most pictures of a sample
-  std::size_t tiles = 0;   ///< `max_image_tiles`
-  std::size_t tile = 0;    ///< side in pixels
+  std::size_t images = 0;                           ///< most pictures of a sample
+  std::size_t tiles = 0;                            ///< `max_image_tiles`
+  std::size_t tile = 0;                             ///< side in pixels
   std::vector<float> pixel_values;                  ///< (samples, images, tiles, 3, tile, tile); 0 where there is no tile
   std::vector<std::int64_t> aspect_ratio_ids;       ///< (samples, images); 0 where there is no picture
   std::vector<std::int64_t> aspect_ratio_mask;      ///< (samples, images, tiles): 1 for tiles, and for the first of no picture
@@ -121,8 +121,14 @@ class ImageProcessor {
   /// Errors:  input_error if a tile set was made with other sizes than this processor's.
   [[nodiscard]] ImageBatch pack(std::span<const std::vector<TileSet>> samples) const {
     const std::size_t tile_size = Image::channels * config_.tile * config_.tile;
-    ImageBatch batch{.samples = samples.size(), .images = 0, .tiles = config_.max_tiles, .tile = config_.tile, .pixel_values = {},
-                     .aspect_ratio_ids = {}, .aspect_ratio_mask = {}, .num_tiles = {}};
+    ImageBatch batch{.samples = samples.size(),
+                     .images = 0,
+                     .tiles = config_.max_tiles,
+                     .tile = config_.tile,
+                     .pixel_values = {},
+                     .aspect_ratio_ids = {},
+                     .aspect_ratio_mask = {},
+                     .num_tiles = {}};
     for (const std::vector<TileSet>& sample : samples) batch.images = std::max(batch.images, sample.size());
     const std::size_t slots = batch.samples * batch.images;
     batch.pixel_values.resize(slots * batch.tiles * tile_size);
@@ -135,8 +141,11 @@ class ImageProcessor {
       for (const TileSet& set : samples[sample]) {
         const std::size_t count = set.num_tiles();
         check(set.tile == config_.tile && count <= batch.tiles && set.pixels.size() == count * tile_size, [&] {
-          return Fault{.file = {}, .field = "image tiles", .expected = concat("at most ", batch.tiles, " of ", config_.tile, " pixels"),
-                       .found = concat(count, " of ", set.tile, " pixels, ", set.pixels.size(), " numbers"), .note = {}};
+          return Fault{.file = {},
+                       .field = "image tiles",
+                       .expected = concat("at most ", batch.tiles, " of ", config_.tile, " pixels"),
+                       .found = concat(count, " of ", set.tile, " pixels, ", set.pixels.size(), " numbers"),
+                       .note = {}};
         });
         const std::size_t first = slot * batch.tiles;
         std::ranges::copy(set.pixels, batch.pixel_values.begin() + static_cast<std::ptrdiff_t>(first * tile_size));
@@ -191,14 +200,20 @@ template <class Id>
                                                                           std::span<const std::vector<std::size_t>> num_tiles,
                                                                           std::size_t length, std::size_t max_tiles) {
   check(ranges.size() == num_tiles.size(), [&] {
-    return Fault{.file = {}, .field = "cross_attention_mask", .expected = concat(num_tiles.size(), " samples"),
-                 .found = concat(ranges.size()), .note = {}};
+    return Fault{.file = {},
+                 .field = "cross_attention_mask",
+                 .expected = concat(num_tiles.size(), " samples"),
+                 .found = concat(ranges.size()),
+                 .note = {}};
   });
   std::size_t images = 0;
   for (std::size_t sample = 0; sample < ranges.size(); ++sample) {
     check(ranges[sample].size() == num_tiles[sample].size(), [&] {
-      return Fault{.file = {}, .field = "input_ids", .expected = concat(num_tiles[sample].size(), " image tokens in sample ", sample),
-                   .found = concat(ranges[sample].size()), .note = "were some cut off by truncation?"};
+      return Fault{.file = {},
+                   .field = "input_ids",
+                   .expected = concat(num_tiles[sample].size(), " image tokens in sample ", sample),
+                   .found = concat(ranges[sample].size()),
+                   .note = "were some cut off by truncation?"};
     });
     images = std::max(images, ranges[sample].size());
   }
@@ -207,7 +222,8 @@ template <class Id>
     for (std::size_t image = 0; image < ranges[sample].size(); ++image) {
       const std::size_t count = num_tiles[sample][image];
       check(count <= max_tiles, [&] {
-        return Fault{.file = {}, .field = "num_tiles", .expected = concat("at most ", max_tiles), .found = concat(count), .note = {}};
+        return Fault{
+            .file = {}, .field = "num_tiles", .expected = concat("at most ", max_tiles), .found = concat(count), .note = {}};
       });
       const std::size_t end = ranges[sample].size() == 1 ? length : std::min(ranges[sample][image].end, length);
       for (std::size_t row = ranges[sample][image].begin; row < end; ++row) {
@@ -227,7 +243,8 @@ template <class Id>
 ///          and fail in the model.
 inline void check_image_counts(std::span<const std::size_t> image_tokens, std::span<const std::size_t> images) {
   const auto fail = [](std::string expected, std::string found, std::string_view note) {
-    throw input_error(Fault{.file = {}, .field = "images", .expected = std::move(expected), .found = std::move(found), .note = concat(note)});
+    throw input_error(
+        Fault{.file = {}, .field = "images", .expected = std::move(expected), .found = std::move(found), .note = concat(note)});
   };
   const auto list = [](std::span<const std::size_t> counts) {
     std::string text;

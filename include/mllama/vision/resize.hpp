@@ -122,8 +122,10 @@ inline Image resize_height(const Image& image, std::size_t height) {
                                           std::size_t new_width) noexcept {
   if (new_height >= height) return false;
   switch (order) {
-    case PassOrder::horizontal_first: return false;
-    case PassOrder::pillow_12_2: return height / 100 >= width && height > 100 * width;
+    case PassOrder::horizontal_first:
+      return false;
+    case PassOrder::pillow_12_2:
+      return height / 100 >= width && height > 100 * width;
     case PassOrder::pillow_13_0:
       return static_cast<std::int64_t>(height - new_height) >
              2 * (static_cast<std::int64_t>(width) - static_cast<std::int64_t>(new_width));

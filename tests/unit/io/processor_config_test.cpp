@@ -34,7 +34,8 @@ TEST_CASE("absent values have transformers' defaults, present ones are taken") {
   CHECK(empty.max_tiles == 4);
   CHECK(empty.mean == std::array{0.5, 0.5, 0.5});
   CHECK(read(R"({"size": null, "image_mean": null, "do_pad": null})").tile == 224);
-  const ProcessorConfig other = read(R"({"size": {"height": 28, "width": 28}, "max_image_tiles": 6, "do_rescale": false, "do_normalize": false,
+  const ProcessorConfig other =
+      read(R"({"size": {"height": 28, "width": 28}, "max_image_tiles": 6, "do_rescale": false, "do_normalize": false,
     "rescale_factor": 0.5, "image_std": [1, 2, 3.5]})");
   CHECK(other.tile == 28);
   CHECK(other.max_tiles == 6);
@@ -52,7 +53,8 @@ TEST_CASE("what the image processor cannot do is refused") {
            Row{R"({"do_resize": false})", "p.json: do_resize: expected true, found false: this image processor always does it"},
            Row{R"({"do_pad": false})", "p.json: do_pad: expected true, found false: this image processor always does it"},
            Row{R"({"resample": 3})", "p.json: resample: expected 2, bilinear, found 3"},
-           Row{R"({"size": {"height": 5, "width": 6}})", "p.json: size.width: expected the same as the height, 5, found 6: tiles are square"},
+           Row{R"({"size": {"height": 5, "width": 6}})",
+               "p.json: size.width: expected the same as the height, 5, found 6: tiles are square"},
            Row{R"({"size": {"shortest_edge": 6}})", "p.json: size.height: expected an integer from 1 to 33554432, found nothing"},
            Row{R"({"size": {"height": 0, "width": 0}})", "p.json: size.height: expected an integer from 1 to 33554432, found 0"},
            Row{R"({"max_image_tiles": 0})", "p.json: max_image_tiles: expected an integer from 1 to 33554432, found 0"},

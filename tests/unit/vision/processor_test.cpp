@@ -42,7 +42,8 @@ Image picture(const std::string& source, std::size_t width, std::size_t height) 
   for (std::size_t y = 0; y < height; ++y) {
     for (std::size_t x = 0; x < width; ++x) {
       const std::array values{k[0] * x + k[1] * y, k[2] * x + k[3] * y + k[4], x * y / k[5] + k[6]};
-      std::ranges::transform(values, image.row(y).begin() + static_cast<std::ptrdiff_t>(3 * x), [](std::size_t v) { return static_cast<std::uint8_t>(v); });
+      std::ranges::transform(values, image.row(y).begin() + static_cast<std::ptrdiff_t>(3 * x),
+                             [](std::size_t v) { return static_cast<std::uint8_t>(v); });
     }
   }
   return image;
@@ -73,7 +74,8 @@ TEST_CASE("pictures become Hugging Face's tiles, bit for bit") {
   mllama::Fit expected;
   std::array<std::string, 8> sums;
   while (table >> source >> width >> height >> tile >> max_tiles >> expected.canvas.rows >> expected.canvas.columns >> id >>
-         expected.height >> expected.width >> sums[0] >> sums[1] >> sums[2] >> sums[3] >> sums[4] >> sums[5] >> sums[6] >> sums[7]) {
+         expected.height >> expected.width >> sums[0] >> sums[1] >> sums[2] >> sums[3] >> sums[4] >> sums[5] >> sums[6] >>
+         sums[7]) {
     ++count;
     CAPTURE(source);
     CAPTURE(width);
@@ -89,7 +91,9 @@ TEST_CASE("pictures become Hugging Face's tiles, bit for bit") {
     for (const PassOrder passes : {PassOrder::horizontal_first, PassOrder::pillow_13_0}) {
       // A picture that later releases read in another way is not comparable behind that.
       if (passes == PassOrder::pillow_13_0 && sums[4] != "-") continue;
-      const auto sum = [&](std::size_t i) { return passes == PassOrder::pillow_13_0 && sums[4 + i] != "-" ? sums[4 + i] : sums[i]; };
+      const auto sum = [&](std::size_t i) {
+        return passes == PassOrder::pillow_13_0 && sums[4 + i] != "-" ? sums[4 + i] : sums[i];
+      };
       const Image resized = mllama::resize_bilinear(image, fit.height, fit.width, passes);
       CHECK(crc(resized.pixels) == sum(1));
       CHECK(crc(padded(resized, fit.canvas, tile).pixels) == sum(2));
@@ -142,7 +146,8 @@ TEST_CASE("batches are packed like Hugging Face's") {
     const mllama::json row = mllama::parse_json(line, "packings.jsonl");
     CAPTURE(line);
     for (const bool newer : {false, true}) {
-      const ImageProcessor processor(config(row["tile"], row["max_tiles"], newer ? PassOrder::pillow_13_0 : PassOrder::horizontal_first));
+      const ImageProcessor processor(
+          config(row["tile"], row["max_tiles"], newer ? PassOrder::pillow_13_0 : PassOrder::horizontal_first));
       std::vector<std::vector<TileSet>> samples;
       for (const mllama::json& names : row["images"]) {
         samples.emplace_back();
@@ -194,7 +199,8 @@ TEST_CASE("text sees the pictures before it, as in Hugging Face's masks") {
     }
     const std::vector<std::vector<std::size_t>> num_tiles = row["num_tiles"];
     std::string mask;
-    for (const std::int64_t value : mllama::dense_cross_attention_mask(ranges, num_tiles, length, row["max_tiles"])) mask += value == 1 ? '1' : '0';
+    for (const std::int64_t value : mllama::dense_cross_attention_mask(ranges, num_tiles, length, row["max_tiles"]))
+      mask += value == 1 ? '1' : '0';
     CHECK(mask == row["mask"].get<std::string>());
   }
   CHECK(count >= 40);
@@ -210,7 +216,8 @@ TEST_CASE("masks need as many image tokens as pictures") {
   const std::vector<std::vector<ImageRange>> ranges{{{0, 4}}};
   const std::vector<std::vector<std::size_t>> two{{1, 1}}, five{{5}}, samples{{1}, {1}};
   CHECK_THROWS_WITH_AS((void)mllama::dense_cross_attention_mask(ranges, two, 4, 4),
-                       "input_ids: expected 2 image tokens in sample 0, found 1: were some cut off by truncation?", mllama::input_error);
+                       "input_ids: expected 2 image tokens in sample 0, found 1: were some cut off by truncation?",
+                       mllama::input_error);
   CHECK_THROWS_AS((void)mllama::dense_cross_attention_mask(ranges, five, 4, 4), mllama::input_error);
   CHECK_THROWS_AS((void)mllama::dense_cross_attention_mask(ranges, samples, 4, 4), mllama::input_error);
 }
@@ -223,12 +230,15 @@ TEST_CASE("image tokens and pictures must match, sample by sample") {
   CHECK_NOTHROW(check({0, 0}, {0, 0}));
   CHECK_THROWS_WITH_AS(check({}, {}), "images: there is neither a text nor a picture", mllama::input_error);
   CHECK_THROWS_WITH_AS(check({}, {1}), "images: expected a text for each sample, found pictures only", mllama::input_error);
-  CHECK_THROWS_WITH_AS(check({1, 0}, {1, 0}), "images: expected image tokens in all texts of a batch, or in none, found 1 0 per text",
+  CHECK_THROWS_WITH_AS(check({1, 0}, {1, 0}),
+                       "images: expected image tokens in all texts of a batch, or in none, found 1 0 per text",
                        mllama::input_error);
   CHECK_THROWS_WITH_AS(check({1, 2}, {}), "images: expected 3 for the image tokens of the text, found none", mllama::input_error);
-  CHECK_THROWS_WITH_AS(check({0}, {1}), "images: expected an image token in the text for each picture, found none", mllama::input_error);
-  CHECK_THROWS_WITH_AS(check({1, 2}, {2, 2}), "images: expected 1 2 per text, by its image tokens, found 2 2", mllama::input_error);
-  CHECK_THROWS_WITH_AS(check({1, 2}, {3}),
-                       "images: expected 1 2 per text, by its image tokens, found 3: the total is right: give one list of pictures per text",
+  CHECK_THROWS_WITH_AS(check({0}, {1}), "images: expected an image token in the text for each picture, found none",
                        mllama::input_error);
+  CHECK_THROWS_WITH_AS(check({1, 2}, {2, 2}), "images: expected 1 2 per text, by its image tokens, found 2 2", mllama::input_error);
+  CHECK_THROWS_WITH_AS(
+      check({1, 2}, {3}),
+      "images: expected 1 2 per text, by its image tokens, found 3: the total is right: give one list of pictures per text",
+      mllama::input_error);
 }

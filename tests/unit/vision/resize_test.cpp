@@ -37,7 +37,9 @@ std::vector<std::int32_t> weights_by_definition(std::size_t from, std::size_t to
   const double low = center - support + 0.5, high = center + support + 0.5;
   volatile double sum = 0;
   for (std::size_t x = 0; x < from; ++x) {
-    if (static_cast<std::int64_t>(x) < static_cast<std::int64_t>(low) || static_cast<std::int64_t>(x) >= static_cast<std::int64_t>(high)) continue;
+    if (static_cast<std::int64_t>(x) < static_cast<std::int64_t>(low) ||
+        static_cast<std::int64_t>(x) >= static_cast<std::int64_t>(high))
+      continue;
     volatile double distance = (static_cast<double>(x) - center + 0.5) * inverse;
     if (distance < 0) distance = -distance;
     exact[x] = distance < 1 ? 1 - distance : 0;
@@ -121,5 +123,6 @@ TEST_CASE("resize refuses impossible sizes") {
   CHECK_THROWS_AS((void)resize_bilinear(Image{}, 3, 3), mllama::input_error);
   Image wrong = picture;
   wrong.pixels.pop_back();
-  CHECK_THROWS_WITH_AS((void)resize_bilinear(wrong, 2, 2), "image: expected 27 bytes for 3 x 3 RGB, found 26 bytes", mllama::input_error);
+  CHECK_THROWS_WITH_AS((void)resize_bilinear(wrong, 2, 2), "image: expected 27 bytes for 3 x 3 RGB, found 26 bytes",
+                       mllama::input_error);
 }

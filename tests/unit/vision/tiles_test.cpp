@@ -27,10 +27,17 @@ TEST_CASE("pictures on canvases of tiles of 560 pixels") {
     Canvas canvas;
     std::size_t new_height, new_width, id;
   };
-  for (const Row& row : {Row{560, 560, {1, 1}, 560, 560, 1}, {561, 560, {1, 2}, 560, 561, 2}, {640, 480, {1, 2}, 480, 640, 2},
-                         {1024, 768, {2, 2}, 768, 1024, 6}, {1920, 1080, {2, 2}, 630, 1120, 6}, {300, 200, {1, 1}, 373, 560, 1},
-                         {200, 1500, {3, 1}, 1500, 200, 7}, {3000, 400, {1, 4}, 298, 2240, 4}, {4000, 3000, {2, 2}, 840, 1120, 6},
-                         {1121, 1120, {2, 2}, 1119, 1120, 6}, {9999999, 1, {1, 4}, 1, 2240, 4}}) {
+  for (const Row& row : {Row{560, 560, {1, 1}, 560, 560, 1},
+                         {561, 560, {1, 2}, 560, 561, 2},
+                         {640, 480, {1, 2}, 480, 640, 2},
+                         {1024, 768, {2, 2}, 768, 1024, 6},
+                         {1920, 1080, {2, 2}, 630, 1120, 6},
+                         {300, 200, {1, 1}, 373, 560, 1},
+                         {200, 1500, {3, 1}, 1500, 200, 7},
+                         {3000, 400, {1, 4}, 298, 2240, 4},
+                         {4000, 3000, {2, 2}, 840, 1120, 6},
+                         {1121, 1120, {2, 2}, 1119, 1120, 6},
+                         {9999999, 1, {1, 4}, 1, 2240, 4}}) {
     CAPTURE(row.width);
     CAPTURE(row.height);
     const mllama::Fit fit = fit_to_tiles(row.height, row.width, 560, 4);
@@ -44,7 +51,9 @@ TEST_CASE("canvases and sizes are Hugging Face's") {
   std::string header;
   REQUIRE(std::getline(table, header));
   std::size_t width = 0, height = 0, tile = 0, max_tiles = 0, rows = 0, count = 0;
-  for (mllama::Fit expected; table >> width >> height >> tile >> max_tiles >> rows >> expected.canvas.columns >> expected.height >> expected.width; ++count) {
+  for (mllama::Fit expected;
+       table >> width >> height >> tile >> max_tiles >> rows >> expected.canvas.columns >> expected.height >> expected.width;
+       ++count) {
     expected.canvas.rows = rows;
     CAPTURE(width);
     CAPTURE(height);
