@@ -2,6 +2,7 @@
 #pragma once
 
 #include <array>
+#include <cstddef>
 #include <cstdint>
 #include <span>
 #include <string>
@@ -25,7 +26,7 @@ struct RotaryEmbedding {
 
   template <class Ctx>
   [[nodiscard]] Tensor<float, Tokens, Dim<HeadDim>> operator()(std::span<const std::int32_t> positions, Ctx& ctx) const {
-    std::array<float, HeadDim / 2> frequencies;
+    std::array<float, static_cast<std::size_t>(HeadDim / 2)> frequencies;
     kernels::rope_frequencies(theta, scaling, frequencies);
     auto angles = ctx.template tensor<float, Tokens, Dim<HeadDim>>({positions.size()});
     kernels::rope_angles(ctx, positions, frequencies, angles);

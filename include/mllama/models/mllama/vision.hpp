@@ -156,7 +156,7 @@ struct VisionEncoderLayer {
 template <class C, int Count, bool Gated>
 struct VisionEncoder {
   static constexpr std::string_view class_name = "MllamaVisionEncoder";
-  std::array<VisionEncoderLayer<C, Gated>, Count> layers{};
+  std::array<VisionEncoderLayer<C, Gated>, static_cast<std::size_t>(Count)> layers{};
 
   static constexpr void visit(auto& self, auto&& member) { member("layers", self.layers); }
 };
