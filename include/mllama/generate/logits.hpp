@@ -139,12 +139,12 @@ struct NamedTensor {
 ///           (B, L, H)` (0 = embedding, i = after layer i − 1, before the final norm; absent where a layer is skipped), `logits
 ///           (B, L, V)`, and with decode ids `decode_logits (B, n, V)`. Rows of padding are 0.
 /// Errors:   input_error
-template <class Model>
+template <Backend B = cpu<>, class Model>
 [[nodiscard]] std::vector<NamedTensor> run_logits(const Model& model, const InputFile& file, const Numerics& numerics, unsigned threads = 0) {
   using Vision = typename Model::Vision;
   using Text = typename Model::Text;
   const PaddedInputs& in = file.inputs();
-  Context<cpu<>, Recorder> ctx(threads, Recorder{{"vision_output", "cross_attention_states", "hidden_states"}});
+  Context<B, Recorder> ctx(threads, Recorder{{"vision_output", "cross_attention_states", "hidden_states"}});
   std::vector<NamedTensor> outputs;
 
   PaddedRun<Model> run(model, numerics);

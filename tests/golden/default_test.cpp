@@ -1,0 +1,4 @@
+// SPDX-License-Identifier: MIT
+#include "comparison.hpp"
+
+TEST_CASE("the default back end computes what transformers computes") { mllama_test::check_golden_models<mllama::cpu<>>(); }
