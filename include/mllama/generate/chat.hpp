@@ -24,6 +24,12 @@
 
 namespace mllama {
 
+/// How a folder's generation_config.json wants tokens to be chosen.
+[[nodiscard]] inline SamplingSettings sampling_settings(const GenerationSettings& file) {
+  return {.do_sample = file.do_sample, .temperature = file.temperature > 0 ? file.temperature : 1, .top_k = file.top_k, .top_p = file.top_p,
+          .min_p = file.min_p, .repetition_penalty = file.repetition_penalty};
+}
+
 /// Settings of a conversation; what is not set comes from the folder's generation_config.json.
 struct ChatSettings {
   std::optional<SamplingSettings> sampling;
@@ -59,7 +65,7 @@ class Chat {
         settings_(std::move(settings)),
         numerics_(settings_.numerics.value_or(Model::numerics)),
         session_(pretrained.model(), ctx, numerics_),
-        sampler_(settings_.sampling.value_or(sampling_of(pretrained.generation)), settings_.seed) {
+        sampler_(settings_.sampling.value_or(sampling_settings(pretrained.generation)), settings_.seed) {
     static_cast<void>(pretrained.require(pretrained.tokenizer, "tokenizer.json"));
   }
 
@@ -134,10 +140,6 @@ class Chat {
   [[nodiscard]] const ChatTimings& timings() const noexcept { return timings_; }
 
  private:
-  static SamplingSettings sampling_of(const GenerationSettings& file) {
-    return {.do_sample = file.do_sample, .temperature = file.temperature > 0 ? file.temperature : 1, .top_k = file.top_k, .top_p = file.top_p,
-            .min_p = file.min_p, .repetition_penalty = file.repetition_penalty};
-  }
   static auto now() { return std::chrono::steady_clock::now(); }
   static double seconds_since(std::chrono::steady_clock::time_point start) {
     return std::chrono::duration<double>(now() - start).count();
