@@ -1,0 +1,85 @@
+// SPDX-License-Identifier: MIT
+#include <doctest/doctest.h>
+
+#include <vector>
+
+#include <mllama/layers/linear.hpp>
+#include <mllama/models/mllama/random.hpp>
+
+#include "random_rows.hpp"
+
+using namespace mllama;
+using namespace mllama_test;
+
+namespace {
+
+constexpr int in = 37, out = 21;  // no multiple of anything; blocks of 64 span rows
+constexpr std::uint32_t seed = 7;
+
+/// x · Wᵀ + b in double.
+template <class Layer>
+std::vector<float> product(const Layer& linear, const Tensor<float, Rows, Dim<in>>& x) {
+  std::vector<float> weights(in * out), y;
+  linear.weight.weights.decode(0, weights);
+  for (std::size_t r = 0; r < x.rows(); ++r) {
+    for (std::size_t o = 0; o < out; ++o) {
+      double sum = double{linear.bias.data()[o]};
+      for (std::size_t i = 0; i < in; ++i) sum += double{x[r][i]} * double{weights[o * in + i]};
+      y.push_back(static_cast<float>(sum));
+    }
+  }
+  return y;
+}
+
+}  // namespace
+
+TYPE_TO_STRING(F32);
+TYPE_TO_STRING(F16);
+TYPE_TO_STRING(BF16);
+TYPE_TO_STRING(NF4);
+
+TEST_CASE_TEMPLATE("the product is that of the decoded weights", F, F32, F16, BF16, NF4) {
+  CAPTURE(seed);
+  const auto random = random_weights<Linear<F, in, out, true>>(seed);
+  const auto x = random_rows<Rows, in>(5, seed);
+  Context ctx(1);
+  const auto y = (*random.model)(x, ctx);
+  CHECK(difference(y.flat(), product(*random.model, x)) < reordered);
+
+  SUBCASE("the file's choice of a format is the format itself") {
+    Linear<AnyOf<NF4, BF16, F16, F32>, in, out, true> any;
+    any.weight.weights.stored = random.model->weight.weights;
+    any.bias = random.model->bias;
+    CHECK(same(any(x, ctx).flat(), y.flat()));
+  }
+  SUBCASE("added to a stream: scaled by the gate, and only in the rows of the mask") {
+    const std::vector<std::uint8_t> mask{1, 0, 1, 1, 0};
+    const auto before = random_rows<Rows, out>(5, seed + 1);
+    auto stream = copy(before);
+    random.model->add(x, {stream, 0.25F, mask}, ctx);
+    auto expected = copy(before);
+    for (std::size_t r = 0; r < 5; ++r) {
+      for (std::size_t o = 0; o < out; ++o) expected[r][o] += mask[r] * 0.25F * y[r][o];
+    }
+    CHECK(difference(stream.flat(), expected.flat()) < reordered);
+    CHECK(same(stream[1], before[1]));
+    CHECK(same(stream[4], before[4]));
+  }
+  SUBCASE("a closed gate adds nothing") {
+    const auto before = random_rows<Rows, out>(5, seed + 1);
+    auto stream = copy(before);
+    random.model->add(x, {stream, 0}, ctx);
+    CHECK(same(stream.flat(), before.flat()));
+  }
+  SUBCASE("without rows nothing happens") { CHECK((*random.model)(random_rows<Rows, in>(0, seed), ctx).size() == 0); }
+}
+
+TEST_CASE("a linear prints as PyTorch's class of its format") {
+  using Any = Linear<Stored, 3, 2>;
+  Any any;
+  CHECK(Any::repr(any) == "Linear4bit(in_features=3, out_features=2, bias=False)");
+  const std::vector<std::uint16_t> numbers(6);
+  any.weight.weights.stored = Weights<BF16>{numbers.data(), 2, 3};
+  CHECK(Any::repr(any) == "Linear(in_features=3, out_features=2, bias=False)");
+  CHECK(Linear<F32, 3, 2, true>::repr(Linear<F32, 3, 2, true>{}) == "Linear(in_features=3, out_features=2, bias=True)");
+}
