@@ -12,6 +12,7 @@
 #include <mllama/core/thread_pool.hpp>
 #include <mllama/core/visit.hpp>
 #include <mllama/core/workspace.hpp>
+#include <mllama/generate/batch.hpp>
 #include <mllama/generate/chat.hpp>
 #include <mllama/generate/logits.hpp>
 #include <mllama/generate/padded.hpp>

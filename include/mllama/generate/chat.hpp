@@ -128,7 +128,7 @@ class Chat {
     timings_.prompt += prompt_seconds;
     timings_.decode += seconds_since(start) - prompt_seconds;
     timings_.prompt_tokens += rest.size();
-    timings_.decoded_tokens += tokens - 1;  // the first one comes with the prompt
+    timings_.decoded_tokens += tokens == 0 ? 0 : tokens - 1;  // the first one comes with the prompt
     messages_.push_back({"assistant", answer});
     return answer;
   }

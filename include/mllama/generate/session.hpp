@@ -142,8 +142,9 @@ std::vector<std::int32_t> generate(Session<Model, Ctx>& session, std::span<const
   std::vector<std::int32_t> history(session.ids().begin(), session.ids().end()), generated;
   history.insert(history.end(), prompt.begin(), prompt.end());
   const std::size_t start = history.size();
-  session.reserve(start + stop.max_new_tokens);
-  history.reserve(start + stop.max_new_tokens);
+  const std::size_t room = start + std::min(stop.max_new_tokens, std::size_t{1024});  // beyond, caches double when they are full
+  session.reserve(room);
+  history.reserve(room);
   std::span<const float> logits = session.append(prompt, pictures);
   for (std::size_t n = 0; n < stop.max_new_tokens; ++n) {
     const std::int32_t id = sampler(logits, history);
