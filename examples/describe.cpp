@@ -1,0 +1,89 @@
+// SPDX-License-Identifier: MIT
+// describe: answers questions about pictures.
+
+#include <cstddef>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <type_traits>
+#include <vector>
+
+#include <CLI/CLI.hpp>
+
+#include <mllama/core/context.hpp>
+#include <mllama/generate/chat.hpp>
+#include <mllama/generate/pretrained.hpp>
+#include <mllama/models/mllama/models.hpp>
+
+#include "models.hpp"
+#include "support/arguments.hpp"
+#include "support/progress.hpp"
+#include "support/summary.hpp"
+#include "support/terminal.hpp"
+#include "support/turns.hpp"
+
+namespace {
+
+using Choices = mllama::JoinModels<mllama::models::ModelList, mllama::ReleasedModels>;
+
+/// The whole conversation with a model. All that is compiled for each model type is here.
+template <class Model>
+support::Summary converse(const support::Arguments& arguments, const support::Terminal& terminal, support::Turns& turns) {
+  constexpr std::size_t vision_layers = Model::Vision::layers + Model::Vision::global_layers;
+  support::Summary summary;
+  mllama::Context<mllama::cpu<>, support::Progress> ctx(arguments.threads, support::Progress(terminal));
+  support::Progress& progress = ctx.observer();
+  support::Output output;
+
+  const support::Stopwatch loading;
+  progress.begin(mllama::concat("Loading ", arguments.model));
+  const auto model = mllama::load<Model>(arguments.model);
+  progress.end();
+  summary.load = loading.seconds();
+
+  mllama::Chat chat{model, ctx, arguments.settings(model.generation)};
+  if (!arguments.system.empty()) chat.system(arguments.system);
+  while (const auto turn = turns.next()) {
+    progress.begin("Looking", "vision_states", turn->pictures.size() * vision_layers);
+    chat.user(turn->pictures, turn->question);
+    progress.begin("Reading", "hidden_states", Model::Text::layers + 1);
+    chat.answer([&](std::string_view piece) {
+      progress.end();
+      output.write(piece);
+    });
+    progress.end();
+    output.write("\n");
+  }
+
+  summary.model = Model::name;
+  summary.model_bytes = model.weights.files.mapped_bytes();
+  summary.threads = ctx.threads().size();
+  summary.chat = chat.timings();
+  return summary;
+}
+
+void describe(const support::Arguments& arguments) {
+  const support::Stopwatch all;
+  const support::Terminal terminal = arguments.quiet ? support::Terminal{} : support::Terminal::of_stderr();
+  support::Turns turns(arguments, terminal);
+  support::Summary summary;
+  mllama::with_model_of(arguments.model, Choices{}, [&]<class Model>(std::type_identity<Model>) {
+    summary = converse<Model>(arguments, terminal, turns);
+  });
+  summary.total = all.seconds() - turns.waited();
+  summary.memory = support::peak_memory();
+  if (!arguments.quiet) support::write_stderr('\n' + summary.table());
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  support::Arguments arguments;
+  std::vector<std::string> words;
+  CLI::App app("Answers questions about pictures with Llama 3.2 Vision and other Mllama models.", "describe");
+  support::declare(app, arguments, words);
+  return support::run(app, argc, argv, [&] {
+    arguments.complete(words);
+    describe(arguments);
+  });
+}
