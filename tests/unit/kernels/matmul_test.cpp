@@ -1,0 +1,340 @@
+// SPDX-License-Identifier: MIT
+#include <doctest/doctest.h>
+
+// GCC 12 takes the undefined operands of its own AVX-512 intrinsics for mistakes of Eigen's.
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wuninitialized"
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#endif
+#include <Eigen/Core>
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic pop
+#endif
+#include <algorithm>
+#include <bit>
+#include <cmath>
+#include <concepts>
+#include <cstddef>
+#include <cstdint>
+#include <initializer_list>
+#include <limits>
+#include <vector>
+
+#include <mllama/kernels/matmul.hpp>
+
+#include "operands.hpp"
+
+namespace {
+
+using namespace mllama;
+using mllama::kernels::Epilogue;
+using mllama_test::Grid;
+using mllama_test::Random;
+using mllama_test::relative_error;
+using mllama_test::same_bits;
+using mllama_test::Simd;
+
+/// Errors of float32 sums of up to 256 products in each of at least four lanes, relative to the sum of the magnitudes: far below
+/// 256 halves of an ulp, as they cancel.
+constexpr double product_tolerance = 3e-7;
+
+/// Owns what a matrix of weights refers to.
+template <class F>
+struct Owned;
+
+template <DenseFormat F>
+struct Owned<F> {
+  std::vector<typename F::stored> data;
+  Weights<F> weights;
+
+  Owned(Random& random, std::size_t rows, std::size_t columns) : data(rows * columns) {
+    for (auto& element : data) {
+      if constexpr (std::same_as<F, F32>) {
+        element = random.normal();
+      } else if constexpr (std::same_as<F, BF16>) {
+        element = static_cast<std::uint16_t>(std::bit_cast<std::uint32_t>(random.normal()) >> 16U);
+      } else {  // binary16 in ±[2^-6, 4), and some subnormal ones
+        element = static_cast<std::uint16_t>(random.below(2) << 15U | (random.below(9) == 0 ? random.below(1024) : 0x2400U + random.below(0x2000)));
+      }
+    }
+    weights = {data.data(), rows, columns};
+  }
+};
+
+template <BlockFormat F>
+struct Owned<F> {
+  std::vector<std::uint8_t> codes, absmax_codes;
+  std::vector<float> absmax, nested_absmax, map;
+  Weights<F> weights;
+
+  Owned(Random& random, std::size_t rows, std::size_t columns, std::size_t block = 64, bool nested = false) {
+    const std::size_t elements = rows * columns, blocks = (elements + block - 1) / block;
+    codes.resize((elements + 1) / 2);
+    for (auto& byte : codes) byte = static_cast<std::uint8_t>(random.below(256));
+    weights.codes = codes.data();
+    weights.rows = rows;
+    weights.columns = columns;
+    weights.block = block;
+    if (!nested) {
+      for (std::size_t b = 0; b < blocks; ++b) absmax.push_back(std::abs(random.normal()));
+      weights.absmax = absmax.data();
+      return;
+    }
+    for (std::size_t b = 0; b < blocks; ++b) absmax_codes.push_back(static_cast<std::uint8_t>(random.below(256)));
+    weights.nested_block = 4;
+    for (std::size_t b = 0; b < blocks; b += weights.nested_block) nested_absmax.push_back(std::abs(random.normal()));
+    for (int i = 0; i < 256; ++i) map.push_back(static_cast<float>(i - 127) / 128);
+    weights.absmax_codes = absmax_codes.data();
+    weights.nested_absmax = nested_absmax.data();
+    weights.nested_map = map.data();
+    weights.nested_offset = 0.75F;
+  }
+};
+
+template <class B, class F>
+Grid product(const Grid& x, const Weights<F>& weights, unsigned threads = 2, const Epilogue& epilogue = {}, std::size_t slack = 0) {
+  Grid y(x.matrix().rows, with_format(weights, [](const auto& w) { return w.rows; }), slack);
+  Context<B> ctx(threads);
+  kernels::matmul(ctx, x.matrix(), weights, epilogue, y.matrix());
+  return y;
+}
+
+/// Largest difference from the reference, relative to the sum of the magnitudes that were added.
+template <class F>
+double error_of(const Grid& x, const Weights<F>& weights) {
+  std::vector<float> magnitudes(weights.rows * weights.columns);
+  weights.decode(0, magnitudes);
+  for (float& element : magnitudes) element = std::abs(element);
+  Grid positive = x;
+  for (float& element : positive.memory()) element = std::abs(element);
+  const std::vector<float> sums = product<reference>(positive, Weights<F32>{magnitudes.data(), weights.rows, weights.columns}).elements();
+  const std::vector<float> found = product<Simd>(x, weights).elements(), expected = product<reference>(x, weights).elements();
+  double most = 0;
+  for (std::size_t i = 0; i < sums.size(); ++i) {
+    if (found[i] == expected[i]) continue;
+    const double error = std::abs(double{found[i]} - double{expected[i]}) / double{sums[i]};
+    if (!(error <= most)) most = error;
+  }
+  return most;
+}
+
+/// What an epilogue says, spelled out.
+float expected_store(const Epilogue& epilogue, float product, float before, std::size_t row, std::size_t column) {
+  if (epilogue.bias != nullptr) product += epilogue.bias[column];
+  if (!epilogue.accumulate) return product;
+  return epilogue.row_mask != nullptr && epilogue.row_mask[row] == 0 ? before : before + epilogue.scale * product;
+}
+
+}  // namespace
+
+TYPE_TO_STRING(F32);
+TYPE_TO_STRING(BF16);
+TYPE_TO_STRING(F16);
+TYPE_TO_STRING(NF4);
+
+TEST_CASE_TEMPLATE("a product of every length, column count and row count is the reference's", F, F32, BF16, F16, NF4) {
+  Random random(1);
+  for (std::size_t columns = 0; columns <= 40; ++columns) {
+    for (const std::size_t outputs : std::initializer_list<std::size_t>{1, 2, 3, 4, 5, 8, 17}) {
+      for (const std::size_t rows : std::initializer_list<std::size_t>{1, 2, 3, 4, 5, 7}) {
+        CAPTURE(columns);
+        CAPTURE(outputs);
+        CAPTURE(rows);
+        const Owned<F> w(random, outputs, columns);
+        const Grid x(random, rows, columns, columns % 3);
+        CHECK(error_of(x, w.weights) <= product_tolerance);
+      }
+    }
+  }
+}
+
+TEST_CASE_TEMPLATE("a product that runs over several panels", F, F32, BF16, F16, NF4) {
+  Random random(2);
+  for (const std::size_t columns : std::initializer_list<std::size_t>{1023, 1024, 1025, 2059}) {
+    for (const std::size_t rows : std::initializer_list<std::size_t>{1, 6, 133}) {
+      CAPTURE(columns);
+      CAPTURE(rows);
+      const Owned<F> w(random, 77, columns);
+      CHECK(error_of(Grid(random, rows, columns, 3), w.weights) <= product_tolerance);
+    }
+  }
+}
+
+TEST_CASE("blocks of every size, nested and plain, also across rows and starting within a byte") {
+  Random random(3);
+  for (std::size_t block = 32; block <= 4096; block *= 2) {
+    for (const bool nested : {false, true}) {
+      for (const std::size_t columns : std::initializer_list<std::size_t>{31, 64, 97, 1280, 2051}) {
+        CAPTURE(block);
+        CAPTURE(nested);
+        CAPTURE(columns);
+        const Owned<NF4> w(random, 9, columns, block, nested);
+        CHECK(error_of(Grid(random, 3, columns), w.weights) <= product_tolerance);
+      }
+    }
+  }
+}
+
+TEST_CASE("decoding a run gives the numbers of the format, wherever it begins and ends") {
+  Random random(4);
+  const auto check = [](const auto& weights) {
+    const std::size_t elements = weights.rows * weights.columns;
+    for (std::size_t first = 0; first < 70; ++first) {
+      for (const std::size_t count : {std::size_t{0}, std::size_t{1}, std::size_t{2}, std::size_t{33}, std::size_t{64}, elements - first}) {
+        std::vector<float> expected(count), found(count + 1, 7.0F);
+        weights.decode(first, expected);
+        kernels::detail::decode_run(weights, first, count, found.data());
+        CHECK(found.back() == 7.0F);
+        found.pop_back();
+        REQUIRE(same_bits(found, expected));
+      }
+    }
+  };
+  for (const bool nested : {false, true}) {
+    for (const std::size_t block : std::initializer_list<std::size_t>{2, 32, 64}) check(Owned<NF4>(random, 3, 101, block, nested).weights);
+  }
+  check(Owned<F32>(random, 3, 101).weights);
+  check(Owned<BF16>(random, 3, 101).weights);
+  check(Owned<F16>(random, 3, 101).weights);
+}
+
+TEST_CASE_TEMPLATE("all 65536 numbers of 16 bits decode as the format says, not-a-numbers to one", F, BF16, F16) {
+  std::vector<std::uint16_t> all(65536);
+  for (std::size_t i = 0; i < all.size(); ++i) all[i] = static_cast<std::uint16_t>(i);
+  std::vector<float> found(all.size());
+  kernels::detail::decode_run(Weights<F>{all.data(), 1, all.size()}, 0, all.size(), found.data());
+  std::size_t wrong = 0;
+  for (std::size_t i = 0; i < all.size(); ++i) {
+    const float expected = F::decode(all[i]);
+    wrong += std::isnan(expected) ? !std::isnan(found[i]) : !same_bits({&found[i], 1}, {&expected, 1});
+  }
+  CHECK(wrong == 0);
+}
+
+TEST_CASE_TEMPLATE("the bits of a result depend neither on the number of threads nor on the other rows", F, F32, BF16, NF4) {
+  Random random(5);
+  const Owned<F> w(random, 150, 1300);
+  const Grid x(random, 131, 1300);
+  const std::vector<float> all = product<Simd>(x, w.weights, 1).elements();
+  for (const unsigned threads : {2U, 3U, 7U}) CHECK(same_bits(product<Simd>(x, w.weights, threads).elements(), all));
+  for (const std::size_t first : std::initializer_list<std::size_t>{0, 3, 64, 127}) {
+    for (const std::size_t rows : std::initializer_list<std::size_t>{1, 2, 3, 4}) {
+      Grid some(rows, 1300, 5);
+      for (std::size_t r = 0; r < rows; ++r) std::copy_n(x.matrix()[first + r], 1300, some.matrix()[r]);
+      const std::vector<float> separate = product<Simd>(some, w.weights, 2).elements();
+      CHECK(same_bits(separate, std::span(all).subspan(first * 150, rows * 150)));
+    }
+  }
+}
+
+TEST_CASE("Eigen computes the same dense product") {
+  Random random(6);
+  for (const std::size_t columns : std::initializer_list<std::size_t>{5, 80, 1280}) {
+    const Owned<F32> w(random, 65, columns);
+    const Grid x(random, 34, columns);
+    using RowMajor = Eigen::Matrix<float, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
+    const Eigen::Map<const RowMajor> left(x.matrix().data, 34, static_cast<Eigen::Index>(columns));
+    const Eigen::Map<const RowMajor> right(w.data.data(), 65, static_cast<Eigen::Index>(columns));
+    const RowMajor expected = left * right.transpose();
+    const std::vector<float> found = product<Simd>(x, w.weights).elements();
+    CHECK(relative_error(found, {expected.data(), found.size()}) <= 1e-6);  // both sums are float32's
+  }
+}
+
+TEST_CASE_TEMPLATE("the epilogue adds a bias, scales, keeps masked rows and touches nothing between the rows", B, reference, Simd) {
+  Random random(7);
+  constexpr std::size_t rows = 6, columns = 70, outputs = 21, slack = 3;
+  const Owned<F32> w(random, outputs, columns);
+  const Grid x(random, rows, columns);
+  const std::vector<float> bias = random.normals(outputs);
+  const std::vector<std::uint8_t> mask{1, 0, 0, 255, 1, 0};
+  const std::vector<float> plain = product<B>(x, w.weights).elements();
+  for (const float* b : {static_cast<const float*>(nullptr), bias.data()}) {
+    for (const bool accumulate : {false, true}) {
+      for (const std::uint8_t* m : {static_cast<const std::uint8_t*>(nullptr), mask.data()}) {
+        const Epilogue epilogue{.bias = b, .accumulate = accumulate, .scale = -1.5F, .row_mask = m};
+        Grid y(random, rows, outputs, slack);
+        std::vector<float> expected = y.memory();
+        for (std::size_t r = 0; r < rows; ++r) {
+          for (std::size_t c = 0; c < outputs; ++c) {
+            float& element = expected[slack + r * (outputs + slack) + c];
+            element = expected_store(epilogue, plain[r * outputs + c], element, r, c);
+          }
+        }
+        Context<B> ctx(2);
+        kernels::matmul(ctx, x.matrix(), w.weights, epilogue, y.matrix());
+        CHECK(relative_error(y.memory(), expected) <= 1e-6);  // a product and a sum may be fused
+      }
+    }
+  }
+}
+
+TEST_CASE("a gate of zero keeps y, scaling x scales the product, a row of zeros gives zeros") {
+  Random random(8);
+  const Owned<NF4> w(random, 40, 128);
+  Grid x(random, 5, 128);
+  std::fill_n(x.matrix()[2], 128, 0.0F);
+  Grid y(random, 5, 40);
+  const std::vector<float> before = y.memory();
+  Context<Simd> ctx(2);
+  kernels::matmul(ctx, x.matrix(), w.weights, {.accumulate = true, .scale = 0}, y.matrix());
+  CHECK(y.memory() == before);
+
+  std::vector<float> once = product<Simd>(x, w.weights).elements();
+  CHECK(std::all_of(once.begin() + 80, once.begin() + 120, [](float element) { return element == 0; }));
+  for (float& element : x.memory()) element *= 4;
+  for (float& element : once) element *= 4;
+  CHECK(same_bits(product<Simd>(x, w.weights).elements(), once));
+}
+
+TEST_CASE("infinities and not-a-numbers stay in their row") {
+  Random random(9);
+  const Owned<F32> w(random, 33, 50);
+  Grid x(random, 6, 50);
+  const std::vector<float> clean = product<Simd>(x, w.weights).elements();
+  x.matrix()[1][49] = std::numeric_limits<float>::quiet_NaN();
+  x.matrix()[4][0] = std::numeric_limits<float>::infinity();
+  const std::vector<float> found = product<Simd>(x, w.weights).elements();
+  for (std::size_t i = 0; i < found.size(); ++i) {
+    const std::size_t row = i / 33;
+    if (row == 1) {
+      CHECK(std::isnan(found[i]));
+    } else if (row == 4) {
+      CHECK(std::isinf(found[i]));
+    } else {
+      CHECK(found[i] == clean[i]);
+    }
+  }
+}
+
+TEST_CASE("weights of any format are multiplied in the one that they have") {
+  Random random(10);
+  const Owned<BF16> w(random, 7, 30);
+  Weights<Stored> any;
+  any.stored = w.weights;
+  const Grid x(random, 3, 30);
+  CHECK(same_bits(product<Simd>(x, any).elements(), product<Simd>(x, w.weights).elements()));
+}
+
+TEST_CASE("no rows: nothing is written; no columns: the bias") {
+  Random random(11);
+  const Owned<F32> w(random, 4, 8);
+  Context<Simd> ctx(2);
+  kernels::matmul(ctx, Matrix<const float>{nullptr, 0, 8, 8}, w.weights, {}, Matrix<float>{nullptr, 0, 4, 4});
+  const std::vector<float> bias{1, 2, 3, 4};
+  const Owned<F32> none(random, 4, 0);
+  CHECK(product<Simd>(Grid(1, 0), none.weights, 1, {.bias = bias.data()}).elements() == bias);
+}
+
+TEST_CASE("a second product like the first allocates nothing in the workspace") {
+  Random random(12);
+  const Owned<NF4> w(random, 40, 128);
+  const Grid x(random, 5, 128);
+  Grid y(5, 40);
+  Context<Simd> ctx(2);
+  kernels::matmul(ctx, x.matrix(), w.weights, {}, y.matrix());
+  const std::size_t held = ctx.workspace().capacity();
+  kernels::matmul(ctx, x.matrix(), w.weights, {}, y.matrix());
+  CHECK(ctx.workspace().capacity() == held);
+}
