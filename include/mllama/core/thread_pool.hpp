@@ -27,15 +27,16 @@ class ThreadPool {
   explicit ThreadPool(unsigned threads = 0) {
     if (threads == 0) threads = std::max(1U, std::thread::hardware_concurrency());
     workers_.reserve(threads - 1);
-    for (unsigned index = 1; index < threads; ++index) workers_.emplace_back([this, index] { work(index); });
+    try {
+      for (unsigned index = 1; index < threads; ++index) workers_.emplace_back([this, index] { work(index); });
+    } catch (...) {  // the system has no more threads: those that run must end before their handles go
+      stop();
+      throw;
+    }
   }
   ThreadPool(const ThreadPool&) = delete;
   ThreadPool& operator=(const ThreadPool&) = delete;
-  ~ThreadPool() {
-    stopping_.store(true, std::memory_order_relaxed);
-    publish();
-    for (std::thread& worker : workers_) worker.join();
-  }
+  ~ThreadPool() { stop(); }
 
   [[nodiscard]] unsigned size() const noexcept { return static_cast<unsigned>(workers_.size()) + 1; }
 
@@ -46,7 +47,7 @@ class ThreadPool {
   void parallel_for(std::size_t count, std::size_t grain, Body&& body) {
     if (count == 0) return;
     grain = std::max<std::size_t>(grain, 1);
-    const std::size_t grains = (count + grain - 1) / grain;
+    const std::size_t grains = count / grain + (count % grain != 0 ? 1 : 0);
     const std::size_t parts = std::min<std::size_t>(size(), grains);
     if (parts == 1) {
       body(std::size_t{0}, count, 0U);
@@ -59,8 +60,11 @@ class ThreadPool {
     task_ = {&call, [](void* context, unsigned worker) {
                Call& c = *static_cast<Call*>(context);
                if (worker >= c.parts) return;
-               const std::size_t begin = c.grains * worker / c.parts * c.grain;
-               const std::size_t end = std::min(c.grains * (worker + 1) / c.parts * c.grain, c.count);
+               // The first ranges get one grain more; no product here is larger than count.
+               const auto bound = [&c](std::size_t part) {
+                 return (c.grains / c.parts * part + std::min(part, c.grains % c.parts)) * c.grain;
+               };
+               const std::size_t begin = bound(worker), end = worker + 1 == c.parts ? c.count : bound(worker + 1);
                if (begin < end) c.body(begin, end, worker);
              }};
     failure_ = nullptr;
@@ -91,7 +95,13 @@ class ThreadPool {
     }
   }
 
-  void publish() {
+  void stop() noexcept {
+    stopping_.store(true, std::memory_order_relaxed);
+    publish();
+    for (std::thread& worker : workers_) worker.join();
+  }
+
+  void publish() noexcept {
     generation_.fetch_add(1, std::memory_order_release);
     generation_.notify_all();
   }

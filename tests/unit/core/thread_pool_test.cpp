@@ -1,0 +1,84 @@
+// SPDX-License-Identifier: MIT
+#include <doctest/doctest.h>
+
+#include <atomic>
+#include <chrono>
+#include <cstddef>
+#include <limits>
+#include <mutex>
+#include <stdexcept>
+#include <thread>
+#include <vector>
+
+#include <mllama/core/thread_pool.hpp>
+
+using mllama::ThreadPool;
+
+TEST_CASE("every element is visited once, in ranges of whole grains") {
+  for (const unsigned threads : {1U, 2U, 3U, 8U}) {
+    ThreadPool pool(threads);
+    CHECK(pool.size() == threads);
+    for (std::size_t count = 0; count < 70; ++count) {
+      for (const std::size_t grain : {std::size_t{0}, std::size_t{1}, std::size_t{3}, std::size_t{16}, std::size_t{100}}) {
+        std::vector<int> visits(count, 0);
+        std::atomic<int> wrong = 0;
+        pool.parallel_for(count, grain, [&](std::size_t begin, std::size_t end, unsigned worker) {
+          wrong += worker >= threads || begin >= end || end > count || (grain > 1 && begin % grain != 0);
+          for (std::size_t i = begin; i < end && i < count; ++i) ++visits[i];
+        });
+        CHECK(wrong == 0);
+        CHECK(visits == std::vector<int>(count, 1));
+      }
+    }
+  }
+}
+
+TEST_CASE("counts near the largest number") {
+  ThreadPool pool(3);
+  constexpr std::size_t huge = std::numeric_limits<std::size_t>::max();
+  for (const std::size_t grain : {std::size_t{1}, std::size_t{7}, huge / 2, huge}) {
+    std::mutex mutex;
+    std::size_t sum = 0, last = 0;
+    pool.parallel_for(huge, grain, [&](std::size_t begin, std::size_t end, unsigned) {
+      const std::scoped_lock lock(mutex);
+      sum += end - begin;
+      last = end > last ? end : last;
+    });
+    CHECK(sum == huge);
+    CHECK(last == huge);
+  }
+}
+
+TEST_CASE("an exception of any worker arrives after all have ended, and the pool goes on") {
+  ThreadPool pool(3);
+  for (unsigned thrower = 0; thrower < 3; ++thrower) {
+    std::atomic<int> ended = 0;
+    CHECK_THROWS_WITH_AS(pool.parallel_for(3, 1,
+                                           [&](std::size_t, std::size_t, unsigned worker) {
+                                             if (worker == thrower) throw std::runtime_error("here");
+                                             ++ended;
+                                           }),
+                         "here", std::runtime_error);
+    CHECK(ended == 2);
+    CHECK_THROWS_AS(pool.parallel_for(9, 1, [](std::size_t, std::size_t, unsigned) { throw std::logic_error("all"); }), std::logic_error);
+    pool.parallel_for(3, 1, [&](std::size_t, std::size_t, unsigned) { ++ended; });
+    CHECK(ended == 5);
+  }
+}
+
+TEST_CASE("thousands of regions one after the other see what those before them wrote") {
+  ThreadPool pool(4);
+  std::vector<std::size_t> data(64, 0);
+  for (std::size_t round = 0; round < 5000; ++round) {
+    pool.parallel_for(data.size(), 1 + round % 5, [&](std::size_t begin, std::size_t end, unsigned) {
+      for (std::size_t i = begin; i < end; ++i) ++data[i];
+    });
+    if (round % 500 == 0) std::this_thread::sleep_for(std::chrono::milliseconds(2));  // long enough for workers to fall asleep
+  }
+  CHECK(data == std::vector<std::size_t>(64, 5000));
+}
+
+TEST_CASE("pools that are made and ended at once") {
+  for (int i = 0; i < 50; ++i) ThreadPool pool(3);
+  CHECK(ThreadPool().size() >= 1);
+}
