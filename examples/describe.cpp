@@ -36,7 +36,7 @@ support::Summary converse(const support::Arguments& arguments, const support::Te
   support::Output output;
 
   const support::Stopwatch loading;
-  progress.begin(mllama::concat("Loading ", arguments.model));
+  progress.begin("Loading");
   const auto model = mllama::load<Model>(arguments.model);
   progress.end();
   summary.load = loading.seconds();
@@ -44,7 +44,7 @@ support::Summary converse(const support::Arguments& arguments, const support::Te
   mllama::Chat chat{model, ctx, arguments.settings(model.generation)};
   if (!arguments.system.empty()) chat.system(arguments.system);
   while (const auto turn = turns.next()) {
-    progress.begin("Looking", "vision_states", turn->pictures.size() * vision_layers);
+    progress.begin("Encoding", "vision_states", turn->pictures.size() * vision_layers);
     chat.user(turn->pictures, turn->question);
     progress.begin("Reading", "hidden_states", Model::Text::layers + 1);
     chat.answer([&](std::string_view piece) {

@@ -45,10 +45,10 @@ inline std::string colour(const std::uint8_t* rgb, Colours colours) {
 
 }  // namespace detail
 
-/// A picture as text: each character is two pixels, one above the other. It is shrunk until it fits into the terminal with room for
-/// an answer, and never enlarged.
+/// A picture as text: each character is two pixels, one above the other. It is shrunk until the terminal has room for it and for an
+/// answer with its timings below, and never enlarged.
 inline std::string half_blocks(const mllama::Image& picture, const Terminal& terminal) {
-  const std::size_t columns = std::max<std::size_t>(terminal.columns - 1, 1), lines = std::max<std::size_t>(terminal.rows * 2 / 3, 1);
+  const std::size_t columns = std::max<std::size_t>(terminal.columns, 2) - 1, lines = std::clamp<std::size_t>(terminal.rows, 13, 33) - 9;
   std::size_t width = picture.width, height = picture.height;
   if (width > columns) {
     height = std::max<std::size_t>(height * columns / width, 1);

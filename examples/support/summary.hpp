@@ -45,7 +45,7 @@ struct Summary {
     if (chat.pictures != 0) text += line("encode", chat.encode) + amount(chat.pictures, "picture") + '\n';
     text += line("prompt", chat.prompt) + amount(chat.prompt_tokens, "token") + rate(chat.prompt_tokens, chat.prompt) + '\n';
     text += line("decode", chat.decode) + amount(chat.decoded_tokens, "token") + rate(chat.decoded_tokens, chat.decode) + '\n';
-    return text + line("total", total) + size(memory) + "   of memory at most\n";
+    return text + line("total", total) + size(memory) + "   peak memory\n";
   }
 
  private:
@@ -59,8 +59,9 @@ struct Summary {
 
   static std::string line(const char* stage, double seconds) { return format("%-6s %9.3f s", stage, seconds); }
   static std::string amount(std::size_t number, std::string_view unit) { return format("%9zu ", number) + mllama::concat(unit, number == 1 ? "" : "s"); }
+  /// Comes after "tokens", or "token", which is a column less.
   static std::string rate(std::size_t tokens, double seconds) {
-    return tokens == 0 || seconds <= 0 ? "" : format("%9.1f tokens/s", static_cast<double>(tokens) / seconds);
+    return tokens == 0 || seconds <= 0 ? "" : format("%*.1f tokens/s", tokens == 1 ? 10 : 9, static_cast<double>(tokens) / seconds);
   }
   static std::string size(std::size_t bytes) {
     return bytes < 1'000'000'000 ? format("%9.1f MB", static_cast<double>(bytes) / 1e6) : format("%9.1f GB", static_cast<double>(bytes) / 1e9);

@@ -125,6 +125,14 @@ chat_refused("none.png: cannot open" "/image ${folder}/none.png\nWhat is this?\n
 chat_refused("command: expected /image FILE or /quit, found /help" "/help\n")
 chat_refused("prompt: expected 1 image tokens, one for each picture, found 2" "<|image|>\n")
 
+# Answers that nobody can take
+if(EXISTS /dev/full)
+  execute_process(COMMAND "${program}" OUTPUT_FILE /dev/full RESULT_VARIABLE status ERROR_VARIABLE err)
+  if(NOT status EQUAL 1 OR NOT err STREQUAL "describe: standard output: cannot write: No space left on device\n")
+    message(SEND_ERROR "status ${status}: ${err}")
+  endif()
+endif()
+
 # Answers
 describe()
 holds(status EQUAL 0 AND out MATCHES "^[^\n]+\n$" AND err MATCHES "\nload .*\nencode .*\nprompt .*\ndecode .*\ntotal .*\n$")

@@ -1,0 +1,156 @@
+// SPDX-License-Identifier: MIT
+#include <doctest/doctest.h>
+
+#include <algorithm>
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "../../examples/support/arguments.hpp"
+#include "../../examples/support/picture.hpp"
+#include "../../examples/support/progress.hpp"
+#include "../../examples/support/summary.hpp"
+#include "../../examples/support/terminal.hpp"
+
+using namespace support;
+
+namespace {
+
+mllama::Image picture(std::size_t width, std::size_t height, std::vector<std::uint8_t> pixels) {
+  mllama::Image image(width, height);
+  image.pixels = std::move(pixels);
+  return image;
+}
+
+std::size_t characters(std::string_view text) {
+  return static_cast<std::size_t>(std::ranges::count_if(text, [](char c) { return (static_cast<unsigned char>(c) & 0xc0U) != 0x80; }));
+}
+
+std::size_t occurrences(std::string_view text, std::string_view part) {
+  std::size_t count = 0;
+  for (std::size_t at = text.find(part); at != text.npos; at = text.find(part, at + part.size())) ++count;
+  return count;
+}
+
+}  // namespace
+
+TEST_CASE("a terminal's colours") {
+  struct Row {
+    std::string_view term, colorterm, no_color;
+    Colours expected;
+  };
+  for (const Row& row : {Row{"xterm-256color", "truecolor", "", Colours::direct},
+                         Row{"xterm-256color", "24bit", "", Colours::direct},
+                         Row{"xterm-direct", "", "", Colours::direct},
+                         Row{"xterm-kitty", "", "", Colours::direct},
+                         Row{"xterm-256color", "", "", Colours::palette},
+                         Row{"xterm", "", "", Colours::palette},
+                         Row{"tmux", "", "", Colours::palette},
+                         Row{"screen", "yes", "", Colours::palette},
+                         Row{"xterm-256color", "truecolor", "1", Colours::none},
+                         Row{"dumb", "truecolor", "", Colours::none},
+                         Row{"", "truecolor", "", Colours::none},
+                         Row{"vt100", "", "", Colours::none},
+                         Row{"linux", "", "", Colours::none}}) {
+    CAPTURE(row.term);
+    CAPTURE(row.colorterm);
+    CHECK(colours_of(row.term, row.colorterm, row.no_color) == row.expected);
+  }
+}
+
+TEST_CASE("two pixels to a character") {
+  const Terminal terminal{.escapes = true, .colours = Colours::direct};
+  CHECK(half_blocks(picture(1, 2, {255, 0, 0, 0, 0, 255}), terminal) == "\x1b[38;2;255;0;0m\x1b[48;2;0;0;255m▀\x1b[0m\n");
+  CHECK(half_blocks(picture(2, 1, {1, 2, 3, 1, 2, 3}), terminal) == "\x1b[38;2;1;2;3m▀▀\x1b[0m\n");  // no colour twice, none below
+  const Terminal palette{.escapes = true, .colours = Colours::palette};
+  CHECK(half_blocks(picture(1, 2, {255, 0, 0, 128, 128, 128}), palette) == "\x1b[38;5;196m\x1b[48;5;244m▀\x1b[0m\n");
+}
+
+TEST_CASE("a picture fits into the terminal") {
+  for (const std::array<std::size_t, 2> size : {std::array<std::size_t, 2>{1, 1}, {2000, 1}, {1, 2000}, {300, 200}, {200, 300}, {7, 5}}) {
+    const mllama::Image image(size[0], size[1]);
+    for (const std::size_t columns : {1U, 2U, 20U, 80U, 500U}) {
+      for (const std::size_t rows : {1U, 10U, 24U, 100U}) {
+        CAPTURE(size[0]);
+        CAPTURE(size[1]);
+        CAPTURE(columns);
+        CAPTURE(rows);
+        const std::string text = half_blocks(image, {.escapes = true, .colours = Colours::direct, .columns = columns, .rows = rows});
+        const std::size_t lines = occurrences(text, "\n"), blocks = occurrences(text, "▀");
+        CHECK(lines >= 1);
+        CHECK(lines <= std::max<std::size_t>(rows, 13) - 9);
+        CHECK(blocks % lines == 0);
+        CHECK(blocks / lines <= std::max<std::size_t>(columns - 1, 1));
+      }
+    }
+  }
+}
+
+TEST_CASE("colours of the palette are their own nearest") {
+  static constexpr std::array<std::uint8_t, 6> cube{0, 95, 135, 175, 215, 255};
+  for (unsigned index = 0; index < 216; ++index) {
+    const std::array rgb{cube[index / 36], cube[index / 6 % 6], cube[index % 6]};
+    CHECK(support::detail::palette_index(rgb.data()) == 16 + index);
+  }
+  for (unsigned index = 0; index < 24; ++index) {
+    const auto level = static_cast<std::uint8_t>(8 + 10 * index);
+    const std::array rgb{level, level, level};
+    CHECK(support::detail::palette_index(rgb.data()) == 232 + index);
+  }
+}
+
+TEST_CASE("a bar is shorter than the terminal is wide, and grows") {
+  CHECK(Progress::bar("Encoding", 0, 4, 25) == "Encoding ░░░░░░░░░   0 %");
+  CHECK(Progress::bar("Encoding", 2, 4, 25) == "Encoding ████░░░░░  50 %");
+  CHECK(Progress::bar("Encoding", 4, 4, 25) == "Encoding █████████ 100 %");
+  CHECK(Progress::bar("Loading", 0, 0, 80) == "Loading");
+  for (std::size_t columns = 1; columns < 100; ++columns) {
+    CAPTURE(columns);
+    std::size_t filled = 0;
+    for (std::size_t done = 0; done <= 40; ++done) {
+      const std::string bar = Progress::bar("Encoding", done, 40, columns);
+      CHECK(characters(bar) < columns);
+      CHECK(occurrences(bar, "█") >= filled);
+      filled = occurrences(bar, "█");
+    }
+  }
+}
+
+TEST_CASE("timings stand in columns") {
+  const Summary summary{.model = "pocket",
+                        .model_bytes = 2'025'504,
+                        .memory = 12'345'678'901,
+                        .threads = 1,
+                        .load = 0.0123,
+                        .total = 61.5,
+                        .chat = {.encode = 0.5, .prompt = 0.25, .decode = 60, .pictures = 2, .prompt_tokens = 17, .decoded_tokens = 1}};
+  CHECK(summary.table() ==
+        "load       0.012 s      2.0 MB   pocket, 1 thread\n"
+        "encode     0.500 s        2 pictures\n"
+        "prompt     0.250 s       17 tokens     68.0 tokens/s\n"
+        "decode    60.000 s        1 token       0.0 tokens/s\n"
+        "total     61.500 s     12.3 GB   peak memory\n");
+  CHECK(Summary{}.table() ==
+        "load       0.000 s      0.0 MB   , 0 threads\n"
+        "prompt     0.000 s        0 tokens\n"
+        "decode     0.000 s        0 tokens\n"
+        "total      0.000 s      0.0 MB   peak memory\n");
+}
+
+TEST_CASE("settings are the model's where the user says nothing") {
+  mllama::GenerationSettings of_model;
+  of_model.temperature = 0.6;
+  of_model.top_p = 0.9;
+  Arguments arguments;
+  CHECK(arguments.settings(of_model).sampling->do_sample == false);
+  CHECK(arguments.settings(of_model).numerics == mllama::profile::meta::numerics);
+  arguments.top_p = 0.5;
+  CHECK(arguments.settings(of_model).sampling->do_sample == true);
+  CHECK(arguments.settings(of_model).sampling->temperature == 0.6);
+  CHECK(arguments.settings(of_model).sampling->top_p == 0.5);
+  arguments.greedy = true;
+  CHECK(arguments.settings(of_model).sampling->do_sample == false);
+}
