@@ -4,7 +4,7 @@ add_library(mllama_developer INTERFACE)
 target_link_libraries(mllama_developer INTERFACE mllama::mllama)
 target_compile_options(mllama_developer INTERFACE
   -Wall -Wextra -Wpedantic -Wconversion -Wsign-conversion -Wshadow -Werror
-  $<$<CXX_COMPILER_ID:GNU>:-fmax-errors=5 -fconcepts-diagnostics-depth=2>
+  $<$<CXX_COMPILER_ID:GNU>:-fmax-errors=5 -fconcepts-diagnostics-depth=2 -Wno-restrict>  # GCC 12 sees overlaps inside std::string
   $<$<CXX_COMPILER_ID:Clang>:-ferror-limit=5>
   $<$<BOOL:${MLLAMA_NATIVE}>:-march=native>)
 
