@@ -193,9 +193,9 @@ inline std::optional<ChatTemplate> read_chat_template(const std::string& folder)
   for (const std::string_view name : {"/chat_template.json", "/tokenizer_config.json"}) {
     const std::string file = concat(folder, name);
     if (!exists(file)) continue;
-    const json document = read_json(file);
-    if (const JsonField field = JsonField(document, file)["chat_template"]; field.present()) {
-      return chat_template_of(field.template as<std::string>(), file);
+    const JsonFile document(file);
+    if (const JsonField field = document.root()["chat_template"]; field.present()) {
+      return chat_template_of(field.as<std::string>(), file);
     }
   }
   return std::nullopt;

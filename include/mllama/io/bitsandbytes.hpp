@@ -8,8 +8,8 @@
 #include <cstdint>
 #include <mllama/core/check.hpp>
 #include <mllama/core/format.hpp>
+#include <mllama/core/json.hpp>
 #include <mllama/io/elements.hpp>
-#include <mllama/io/json.hpp>
 #include <mllama/io/safetensors.hpp>
 #include <span>
 #include <string>
@@ -116,9 +116,8 @@ class QuantizedTensor {
 
   [[nodiscard]] State read_state(std::span<const std::size_t> shape, bool nested) const {
     const FileTensor& text = *checked(state_, state_prefix, Dtype::U8, state_.tensor->size()).tensor;
-    const std::string where = concat(state_.file, ": ", text.name);
-    const json document = parse_json({reinterpret_cast<const char*>(text.bytes.data()), text.bytes.size()}, where, state_limits);
-    const JsonField json_state(document, where);
+    const JsonField json_state = parse_json({reinterpret_cast<const char*>(text.bytes.data()), text.bytes.size()},
+                                            concat(state_.file, ": ", text.name), state_limits);
     const auto block_size = [](const JsonField& field) {
       const auto size = field.integer<std::size_t>(32, 4096);
       if (!std::has_single_bit(size)) field.fail("a power of two from 32 to 4096");

@@ -5,12 +5,11 @@
 #include <concepts>
 #include <cstddef>
 #include <iterator>
-#include <map>
 #include <mllama/core/check.hpp>
 #include <mllama/core/format.hpp>
 #include <mllama/io/bitsandbytes.hpp>
 #include <mllama/io/elements.hpp>
-#include <mllama/io/json.hpp>
+#include <mllama/io/json_file.hpp>
 #include <mllama/io/safetensors.hpp>
 #include <span>
 #include <string>
@@ -168,30 +167,34 @@ class Checkpoint {
   }
 
   void add_shards(const std::string& index_path) {
-    const json document = read_json(index_path);
-    const JsonField map = JsonField(document, index_path)["weight_map"];
-    if (!map.is_object()) map.fail("an object of tensor names and file names");
-    const auto& members = document["weight_map"].get_ref<const json::object_t&>();
-
-    std::map<std::string, std::size_t, std::less<>> keys_of;  // number of keys per shard
-    for (const auto& [key, value] : members) {
-      const std::string shard = map[key].as<std::string>();
+    const JsonFile index(index_path, JsonLimits{});
+    const JsonField map = index.root()["weight_map"];
+    struct Place {
+      std::string shard, key;
+      JsonView value;
+    };
+    std::vector<Place> places;
+    map.view(JsonView::Kind::object, "an object of tensor names and file names").for_each_member([&](JsonView key, JsonView value) {
+      const JsonField mapped = map.member(key.string(), value);
+      auto shard = mapped.as<std::string>();
       const bool is_plain =
           !shard.empty() && shard != "." && shard != ".." && shard.find_first_of(std::string_view("/\\\0", 3)) == std::string::npos;
-      if (!is_plain) map[key].fail("the name of a file in the same folder");
-      ++keys_of[shard];
-    }
-    for (const auto& [shard, keys] : keys_of) {
+      if (!is_plain) mapped.fail("the name of a file in the same folder");
+      places.push_back({std::move(shard), key.string(), value});
+    });
+    // In the order of the files and, within one, of its tensors.
+    std::sort(places.begin(), places.end(),
+              [](const Place& a, const Place& b) { return a.shard != b.shard ? a.shard < b.shard : a.key < b.key; });
+    for (auto place = places.begin(); place != places.end();) {
+      const std::string& shard = place->shard;
+      const auto in_shard = [&] { return place != places.end() && place->shard == shard; };
+      const auto fail_absent = [&] { map.member(place->key, place->value).fail("a file that has this tensor"); };
       for (const FileTensor& tensor : add(folder_ + '/' + shard).tensors()) {
-        const JsonField mapped = map[tensor.name];
-        if (!mapped.present() || mapped.as<std::string>() != shard)
-          mapped.fail(concat('"', shard, '"'), "the file has a tensor of this name");
+        if (in_shard() && place->key < tensor.name) fail_absent();
+        if (!in_shard() || place->key != tensor.name) map[tensor.name].fail(concat('"', shard, '"'), "the file has a tensor of this name");
+        ++place;
       }
-      if (files_.back().content.tensors().size() == keys) continue;
-      for (const auto& [key, value] : members) {
-        if (value.get_ref<const std::string&>() == shard && files_.back().content.find(key) == nullptr)
-          map[key].fail("a file that has this tensor");
-      }
+      if (in_shard()) fail_absent();
     }
   }
 

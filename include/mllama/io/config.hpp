@@ -6,7 +6,7 @@
 #include <cstdint>
 #include <limits>
 #include <mllama/core/check.hpp>
-#include <mllama/io/json.hpp>
+#include <mllama/io/json_file.hpp>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -292,8 +292,6 @@ inline VisionSizes read_vision_sizes(const JsonField& config) {
 
 inline std::string folder_file(const std::string& folder, std::string_view name) { return concat(folder, "/", name); }
 
-inline constexpr JsonLimits config_limits{.depth = 32, .values = 100'000, .bytes = std::size_t{4} << 20U};
-
 }  // namespace detail
 
 /// The sizes in a config.json that has been parsed.
@@ -301,10 +299,9 @@ inline constexpr JsonLimits config_limits{.depth = 32, .values = 100'000, .bytes
 /// for
 ///          what no Mllama has; both name the field.
 /// Source:  transformers' MllamaConfig, MllamaTextConfig, MllamaVisionConfig; where its releases disagree the file is rejected.
-[[nodiscard]] inline ModelSizes model_sizes(const json& document, const std::string& file) {
-  const JsonField config(document, file);
+[[nodiscard]] inline ModelSizes model_sizes(const JsonField& config) {
   ModelSizes sizes;
-  sizes.file = file;
+  sizes.file = config.file();
   const auto type = config["model_type"].as<std::string>();
   const bool is_text = type == "mllama_text_model";
   if (!is_text && type != "mllama") config["model_type"].fail<config_error>("\"mllama\" or \"mllama_text_model\"");
@@ -324,10 +321,9 @@ inline constexpr JsonLimits config_limits{.depth = 32, .values = 100'000, .bytes
   return sizes;
 }
 
-/// The sizes in a model folder's config.json. Errors: those of read_json and model_sizes.
+/// The sizes in a model folder's config.json. Errors: those of JsonFile and model_sizes.
 [[nodiscard]] inline ModelSizes read_model_sizes(const std::string& folder) {
-  const std::string file = detail::folder_file(folder, "config.json");
-  return model_sizes(read_json(file, detail::config_limits), file);
+  return model_sizes(JsonFile(detail::folder_file(folder, "config.json")).root());
 }
 
 /// The settings in a model folder's generation_config.json; without that file the library's defaults with the tokens of `text`.
@@ -343,8 +339,8 @@ inline constexpr JsonLimits config_limits{.depth = 32, .values = 100'000, .bytes
     settings.eos = text.eos;
     return settings;
   }
-  const json document = read_json(file, detail::config_limits);
-  const JsonField config(document, file);
+  const JsonFile document(file);
+  const JsonField& config = document.root();
   const auto number = [&](std::string_view key, double fallback, double least, double most) {
     const JsonField field = config[key];
     const auto value = field.as<double>(fallback);

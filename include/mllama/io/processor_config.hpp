@@ -8,7 +8,7 @@
 #include <vector>
 
 #include <mllama/core/check.hpp>
-#include <mllama/io/json.hpp>
+#include <mllama/io/json_file.hpp>
 #include <mllama/vision/processor.hpp>
 
 namespace mllama {
@@ -16,8 +16,7 @@ namespace mllama {
 /// preprocessor_config.json. What is absent has the defaults of transformers' MllamaImageProcessor, which are not Llama's.
 /// Errors:  format_error if a value has the wrong type or range; config_error if it asks for what the image processor does not do:
 ///          no resizing or padding, tiles that are not square, another filter than bilinear.
-[[nodiscard]] inline ProcessorConfig processor_config(const json& document, const std::string& file) {
-  const JsonField root(document, file);
+[[nodiscard]] inline ProcessorConfig processor_config(const JsonField& root) {
   if (!root.is_object()) root.fail("an object");
   const auto require = [&root](std::string_view key) {
     if (!root[key].as<bool>(true)) root[key].fail<config_error>("true", "this image processor always does it");
@@ -36,7 +35,7 @@ namespace mllama {
     root["size"]["width"].fail<config_error>(concat("the same as the height, ", config.tile), "tiles are square");
   }
   // Absent, it is 4; null is refused, unlike elsewhere.
-  if (const JsonField tiles = root["max_image_tiles"]; tiles.present() || document.contains("max_image_tiles")) {
+  if (const JsonField tiles = root["max_image_tiles"]; tiles.present() || tiles.is_null()) {
     config.max_tiles = tiles.integer<std::size_t>(1, ProcessorConfig::most_pixels);
   }
   config.rescale = root["do_rescale"].as<bool>(true);
@@ -55,9 +54,9 @@ namespace mllama {
   return config;
 }
 
-/// Reads a preprocessor_config.json. Errors:  those of read_json and of processor_config.
+/// Reads a preprocessor_config.json. Errors:  those of JsonFile and of processor_config.
 [[nodiscard]] inline ProcessorConfig read_processor_config(const std::string& path) {
-  return processor_config(read_json(path), path);
+  return processor_config(JsonFile(path).root());
 }
 
 }  // namespace mllama

@@ -9,7 +9,7 @@
 #include <limits>
 #include <map>
 #include <mllama/core/check.hpp>
-#include <mllama/io/json.hpp>
+#include <mllama/core/json.hpp>
 #include <mllama/io/mapped_file.hpp>
 #include <mllama/io/output_file.hpp>
 #include <numeric>
@@ -101,7 +101,8 @@ using Metadata = std::map<std::string, std::string, std::less<>>;
 namespace detail {
 
 struct SafetensorsLimits {
-  static constexpr std::size_t header_bytes = 100'000'000, tensors = 1'000'000, metadata = 100'000, rank = 8, depth = 4;
+  static constexpr std::size_t header_bytes = 100'000'000, tensors = 1'000'000, metadata = 100'000, rank = 8;
+  static constexpr JsonLimits json{.depth = 4, .values = 16 * tensors, .bytes = header_bytes};
 };
 
 /// Bytes of a tensor; nothing if that is no whole number of bytes or overflows.
@@ -117,161 +118,76 @@ struct SafetensorsLimits {
   return product / 8;
 }
 
-/// Reads the header while it is parsed: a hundred megabytes of text never become a document. The depth says what a value is:
-/// 1 inside the header, 2 inside a tensor's entry or the metadata, 3 inside shape or data_offsets.
-class SafetensorsHeader final : public JsonReceiver {
- public:
+/// A header, read but for what its tensors' places have to do with each other.
+struct SafetensorsHeader {
   struct Entry {
     FileTensor tensor;
     std::size_t begin = 0, end = 0;
+
+    static bool by_name(const Entry& a, const Entry& b) { return a.tensor.name < b.tensor.name; }
+    static bool by_place(const Entry& a, const Entry& b) { return a.begin != b.begin ? a.begin < b.begin : a.end < b.end; }
   };
   std::vector<Entry> entries;
   Metadata metadata;
 
-  explicit SafetensorsHeader(std::string_view file)
-      : JsonReceiver(file, {.depth = SafetensorsLimits::depth, .values = SafetensorsLimits::header_bytes, .bytes = 0}) {}
-
-  bool null() override { return other("null"); }
-  bool boolean(bool value) override { return other(concat(value)); }
-  bool number_float(number_float_t, const string_t& text) override { return other(text); }
-  bool number_integer(number_integer_t value) override { return other(value == 0 ? "-0" : concat(value)); }  // had a sign
-  bool number_unsigned(number_unsigned_t value) override {
-    if (depth() != 3 || member_ == Member::unknown) return other(concat(value));
-    if (!std::in_range<std::int64_t>(value)) reject(concat(value));
-    const std::size_t most = member_ == Member::shape ? SafetensorsLimits::rank : 2;
-    Shape& numbers = member_ == Member::shape ? entries.back().tensor.shape : offsets_;
-    if (numbers.size() == most) fail(concat(name(member_), " has more than ", most, " numbers"), name_);
-    numbers.push_back(static_cast<std::size_t>(value));
-    return true;
-  }
-  bool string(string_t& value) override {
-    if (depth() != 2 || (!in_metadata_ && member_ != Member::dtype)) return other(concat('"', value, '"'));
-    if (in_metadata_) {
-      if (metadata.size() == SafetensorsLimits::metadata) fail("has too many entries", "__metadata__");
-      if (!metadata.emplace(name_, std::move(value)).second) fail("the key occurs twice", concat("__metadata__.", name_));
-      return true;
-    }
-    const auto found = std::ranges::find(dtype_facts, std::string_view(value), &DtypeFacts::name);
-    if (found == dtype_facts.end()) reject(concat('"', value, '"'));
-    entries.back().tensor.dtype = static_cast<Dtype>(found - dtype_facts.begin());
-    return true;
-  }
-  bool start_object(std::size_t) override {
-    if (depth() == 1) {
-      in_metadata_ = name_ == "__metadata__";
-      in_metadata_ ? begin_metadata() : begin_entry();
-    } else if (depth() != 0) {
-      other("an object");
-    }
-    open();
-    return true;
-  }
-  bool end_object() override {
-    close();
-    if (depth() == 1 && !in_metadata_) end_entry();
-    return true;
-  }
-  bool start_array(std::size_t) override {
-    const bool numbers = depth() == 2 && !in_metadata_ && (member_ == Member::shape || member_ == Member::data_offsets);
-    if (!numbers) other("an array");
-    open();
-    return true;
-  }
-  bool end_array() override {
-    close();
-    return true;
-  }
-  bool key(string_t& text) override {
-    if (depth() == 1 || (depth() == 2 && in_metadata_)) {
-      name_ = std::move(text);
-    } else if (depth() == 2) {
-      member_ = text == "dtype"          ? Member::dtype
-                : text == "shape"        ? Member::shape
-                : text == "data_offsets" ? Member::data_offsets
-                                         : Member::unknown;
-      if (member_ != Member::unknown && std::exchange(has_[static_cast<std::size_t>(member_)], true)) {
-        fail(concat("has ", text, " twice"), name_);
-      }
-    }
-    return true;
+  explicit SafetensorsHeader(const JsonField& root) {
+    root.view(JsonView::Kind::object, "an object that names tensors").for_each_member([&](JsonView key, JsonView value) {
+      const JsonField field = root.member(key.string(), value);
+      key.spells("__metadata__") ? read_metadata(field) : read_entry(key.string(), field);
+    });
   }
 
  private:
-  enum class Member : std::uint8_t { dtype, shape, data_offsets, unknown };
-
-  static constexpr std::string_view name(Member member) {
-    return std::array<std::string_view, 4>{"dtype", "shape", "data_offsets", "member"}[static_cast<std::size_t>(member)];
+  void read_metadata(const JsonField& field) {
+    field.view(JsonView::Kind::object, "an object of strings").for_each_member([&](JsonView key, JsonView value) {
+      if (metadata.size() == SafetensorsLimits::metadata) field.fail(concat("at most ", SafetensorsLimits::metadata, " members"));
+      const std::string name = key.string();
+      metadata.emplace(name, field.member(name, value).as<std::string>());
+    });
   }
 
-  [[noreturn]] void reject(std::string_view found) const {
-    std::string field = name_;
-    std::string_view expected = depth() == 0 ? "a JSON object that names tensors" : "an object with dtype, shape and data_offsets";
-    if (depth() >= 2 && in_metadata_) {
-      field = concat("__metadata__.", name_);
-      expected = "a string";
-    } else if (depth() >= 2) {
-      field = concat(name_, ".", name(member_));
-      expected = member_ == Member::dtype ? "the name of an element type"
-                                          : "an array of integers from 0 to 2^63-1, without sign, fraction or exponent";
+  /// Members that the format does not name are left to later versions of it.
+  void read_entry(std::string name, const JsonField& field) {
+    if (entries.size() == SafetensorsLimits::tensors) field.fail(concat("at most ", SafetensorsLimits::tensors, " tensors"));
+    if (name.find('\0') != std::string::npos) field.fail("a name without NUL");
+    static_cast<void>(field.view(JsonView::Kind::object, "an object with dtype, shape and data_offsets"));
+    const Shape offsets = numbers(field["data_offsets"], 2);
+    if (offsets.size() != 2) field["data_offsets"].fail("two numbers");
+    entries.push_back({{.name = std::move(name), .dtype = dtype(field["dtype"]), .shape = numbers(field["shape"], SafetensorsLimits::rank),
+                        .bytes = {}},
+                       offsets[0], offsets[1]});
+  }
+
+  static Dtype dtype(const JsonField& field) {
+    const std::string name = field.view(JsonView::Kind::string, "the name of an element type").string();
+    for (std::size_t i = 0; i < dtype_facts.size(); ++i) {
+      if (dtype_facts[i].name == name) return static_cast<Dtype>(i);
     }
-    fail({.file = {}, .field = std::move(field), .expected = std::string(expected), .found = std::string(found), .note = {}});
-  }
-  /// A value of a kind that has no meaning where it stands. Members of an entry that the format does not name are left to later
-  /// versions of it.
-  bool other(std::string_view found) const {
-    if (depth() < 2 || in_metadata_ || member_ != Member::unknown) reject(found);
-    return true;
+    field.fail("the name of an element type");
   }
 
-  void begin_metadata() {
-    if (std::exchange(has_metadata_, true)) fail("occurs twice", "__metadata__");
-  }
-  void begin_entry() {
-    if (entries.size() == SafetensorsLimits::tensors) fail(concat("more than ", SafetensorsLimits::tensors, " tensors"));
-    if (name_.find('\0') != std::string::npos) fail("a tensor's name holds NUL", name_);
-    entries.emplace_back();
-    entries.back().tensor.name = name_;
-    offsets_.clear();
-    has_ = {};
-  }
-  void end_entry() {
-    for (const Member member : {Member::dtype, Member::shape, Member::data_offsets}) {
-      if (!has_[static_cast<std::size_t>(member)]) fail(concat(name(member), " is missing"), entries.back().tensor.name);
+  static Shape numbers(const JsonField& field, std::size_t most) {
+    Shape lengths;
+    for (const JsonField& length : field.elements(most)) {
+      lengths.push_back(length.integer<std::size_t>(0, std::numeric_limits<std::int64_t>::max()));
     }
-    if (offsets_.size() != 2) fail(concat("data_offsets has ", offsets_.size(), " numbers, not 2"), entries.back().tensor.name);
-    entries.back().begin = offsets_[0];
-    entries.back().end = offsets_[1];
+    return lengths;
   }
-
-  Member member_ = Member::unknown;
-  bool in_metadata_ = false, has_metadata_ = false;
-  std::array<bool, 3> has_{};
-  std::string name_;  ///< the last key above the members
-  Shape offsets_;
 };
 
-/// Checks everything that the format demands of a header, `text`, in front of `data_size` bytes, and returns its tensors in the
-/// order of their bytes.
+/// Checks everything that the format demands of a header, `text`, in front of `data_size` bytes. Its tensors are sorted by name.
 [[nodiscard]] inline SafetensorsHeader read_safetensors_header(std::string_view text, std::size_t data_size,
-                                                               std::string_view file) {
+                                                               const std::string& file) {
   const auto fail = [&](std::string_view tensor, std::string expected, std::string found, std::string note = {}) {
-    throw format_error(Fault{.file = std::string(file),
+    throw format_error(Fault{.file = file,
                              .field = std::string(tensor),
                              .expected = std::move(expected),
                              .found = std::move(found),
                              .note = std::move(note)});
   };
-  SafetensorsHeader header(file);
-  // White space in front is tolerated, as by the reference; the byte order mark that the JSON parser would skip is not.
-  if (text.starts_with("\xef\xbb\xbf")) fail({}, {}, {}, "the header begins with a byte order mark");
-  parse_json(text, file, {.bytes = SafetensorsLimits::header_bytes}, header);
-
+  SafetensorsHeader header(parse_json(text, file, SafetensorsLimits::json));
   auto& entries = header.entries;
-  std::ranges::sort(entries, {}, [](const auto& entry) { return std::string_view(entry.tensor.name); });
-  const auto twice = std::ranges::adjacent_find(entries, {}, [](const auto& entry) { return std::string_view(entry.tensor.name); });
-  if (twice != entries.end()) fail(twice->tensor.name, {}, {}, "two tensors have this name");
-
-  std::ranges::sort(entries, {}, [](const auto& entry) { return std::pair(entry.begin, entry.end); });
+  std::sort(entries.begin(), entries.end(), SafetensorsHeader::Entry::by_place);
   std::size_t begin = 0;
   for (const auto& [tensor, first, last] : entries) {
     // No hole, no overlap: a byte belongs to one tensor.
@@ -286,6 +202,7 @@ class SafetensorsHeader final : public JsonReceiver {
   }
   if (begin != data_size)
     fail({}, concat(begin, " bytes of tensors"), concat(data_size), "the file is cut short or has trailing bytes");
+  std::sort(entries.begin(), entries.end(), SafetensorsHeader::Entry::by_name);
   return header;
 }
 
@@ -310,8 +227,7 @@ class SafetensorsHeader final : public JsonReceiver {
 
 /// A safetensors file, mapped. Every rule of the format has been checked; the tensors' bytes are read when they are used.
 /// Moving it leaves names and bytes in place.
-/// Errors:  file_error; format_error that names the tensor. Beyond the reference reader it rejects equal names, names with NUL,
-/// more
+/// Errors:  file_error; format_error that names the tensor. Beyond the reference reader it rejects equal names, names with NUL, more
 ///          than 8 axes, a million tensors or 100 000 metadata entries.
 class Safetensors {
  public:
@@ -337,7 +253,6 @@ class Safetensors {
       entry.tensor.bytes = data.subspan(entry.begin, entry.end - entry.begin);
       tensors_.push_back(std::move(entry.tensor));
     }
-    std::ranges::sort(tensors_, {}, &FileTensor::name);
   }
 
   /// Sorted by name.

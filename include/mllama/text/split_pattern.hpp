@@ -16,7 +16,7 @@
 #include <pcre2.h>
 
 #include <mllama/core/check.hpp>
-#include <mllama/text/unicode.hpp>
+#include <mllama/core/unicode.hpp>
 
 namespace mllama {
 

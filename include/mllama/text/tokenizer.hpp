@@ -13,12 +13,12 @@
 #include <vector>
 
 #include <mllama/core/check.hpp>
+#include <mllama/core/json.hpp>
 #include <mllama/io/mapped_file.hpp>
 #include <mllama/text/added_tokens.hpp>
 #include <mllama/text/bpe.hpp>
-#include <mllama/text/json_view.hpp>
 #include <mllama/text/split_pattern.hpp>
-#include <mllama/text/unicode.hpp>
+#include <mllama/core/unicode.hpp>
 
 namespace mllama {
 
@@ -95,7 +95,7 @@ class Tokenizer {
                                .found = concat(text.size()),
                                .note = {}});
     Tokenizer tokenizer;
-    tokenizer.read(detail::JsonPlace(JsonView::parse(text, name), name, {}));
+    tokenizer.read(parse_json(text, std::string(name)));
     return tokenizer;
   }
 
@@ -168,8 +168,8 @@ class Tokenizer {
   static constexpr std::size_t largest_file = std::size_t{64} << 20U;  // Llama 3 has 9 to 17 MB
   static constexpr std::size_t longest_text = INT32_MAX;
   static constexpr std::size_t longest_added_token = 256;  // finding one looks this far ahead at every byte
-  static constexpr std::size_t most_template_ids = 64;
-  static constexpr std::int64_t most_ids = std::int64_t{1} << 20U;  // Llama 3 has 128 257; a stray id must not become an allocation
+  static constexpr std::size_t most_steps = 64;  // of each part of pre-tokenizers and post-processors
+  static constexpr Id most_ids = Id{1} << 20U;  // Llama 3 has 128 257; a stray id must not become an allocation
   static constexpr std::size_t most_merges = std::size_t{1} << 22U;  // Llama 3 has 280 147
 
   struct Token {
@@ -225,31 +225,37 @@ class Tokenizer {
 
   // Loading ---------------------------------------------------------------------------------------------------------------------
 
-  using Place = detail::JsonPlace;
   using Kind = JsonView::Kind;
 
-  void read(const Place& root) {
-    root.require_nothing("normalizer");
-    const Place model = root.get("model");
+  void read(const JsonField& root) {
+    require_absent(root["normalizer"]);
+    const JsonField model = root["model"];
     check_model(model);
-    const Place merges = model.get("merges");
-    read_tokens(model.get("vocab"), merges, root.find("added_tokens"));
+    const JsonField merges = model["merges"];
+    read_tokens(model["vocab"], merges, root["added_tokens"]);
     read_merges(merges);
-    read_pre_tokenizer(root.get("pre_tokenizer"));
-    expect_type(root.get("decoder"), "ByteLevel");
-    if (const auto post_processor = root.find("post_processor")) read_post_processor(*post_processor);
+    read_pre_tokenizer(root["pre_tokenizer"]);
+    expect_type(root["decoder"], "ByteLevel");
+    if (const JsonField post_processor = root["post_processor"]; post_processor.present()) read_post_processor(post_processor);
   }
 
-  void check_model(const Place& model) {
-    if (const Place type = model.get("type"); type.string() != "BPE") type.fail("\"BPE\"");
-    for (const std::string_view affix : {"continuing_subword_prefix", "end_of_word_suffix"})
-      if (const auto place = model.find(affix); place && !place->string().empty()) place->fail("null (nothing else is supported)");
-    if (const auto dropout = model.find("dropout"); dropout && dropout->view().text() != "0.0")
-      dropout->fail("null (nothing else is supported)");
-    model.require_nothing("unk_token");
-    model.require("byte_fallback", false);
-    const auto ignore_merges = model.find("ignore_merges");
-    ignore_merges_ = ignore_merges && ignore_merges->boolean();
+  /// A setting that must be what this library can do: missing, or equal to `only`.
+  static void require(const JsonField& flag, bool only) {
+    if (flag.as<bool>(only) != only) flag.fail(concat(only, " (nothing else is supported)"));
+  }
+  static void require_absent(const JsonField& field) {
+    if (field.present()) field.fail("null (nothing else is supported)");
+  }
+
+  void check_model(const JsonField& model) {
+    if (const JsonField type = model["type"]; type.as<std::string>() != "BPE") type.fail("\"BPE\"");
+    for (const std::string_view affix : {"continuing_subword_prefix", "end_of_word_suffix"}) {
+      if (const JsonField field = model[affix]; !field.as<std::string>({}).empty()) require_absent(field);
+    }
+    if (const JsonField dropout = model["dropout"]; dropout.as<double>(0) != 0) require_absent(dropout);
+    require_absent(model["unk_token"]);
+    require(model["byte_fallback"], false);
+    ignore_merges_ = model["ignore_merges"].as<bool>(false);
   }
 
   /// A new token, its bytes copied into the arena.
@@ -261,54 +267,54 @@ class Tokenizer {
     return tokens_[index] = Token{{arena_.data() + begin, bytes.size()}, true, false};
   }
 
-  void read_tokens(const Place& vocab, const Place& merges, const std::optional<Place>& added) {
+  void read_tokens(const JsonField& vocab, const JsonField& merges, const JsonField& added) {
     // JSON never spells a string in fewer bytes than it has: the arena does not move while views are made.
-    arena_.reserve(vocab.expect(Kind::object, "an object").view().text().size() + (added ? added->view().text().size() : 0));
+    const JsonView entries = vocab.view(Kind::object, "an object");
+    arena_.reserve(entries.text().size() + added.view().text().size());
     std::vector<Id> byte_strings;
     std::string bytes;
-    vocab.view().for_each_member([&](JsonView key, JsonView value) {
+    entries.for_each_member([&](JsonView key, JsonView value) {
       const std::string characters = key.string();
-      const auto place = [&] { return Place(value, vocab.file(), concat(vocab.path(), '.', characters)); };
-      const std::optional<std::int64_t> id = value.integer();
-      if (!id || *id < 0 || *id >= most_ids) place().fail(concat("an id from 0 to ", most_ids - 1));
-      if (exists(*id)) place().fail("an id that no other token has");
+      const std::optional<Id> id = value.integer<Id>();
+      if (!id || *id < 0 || *id >= most_ids) vocab.member(characters, value).fail(concat("an id from 0 to ", most_ids - 1));
+      if (exists(*id)) vocab.member(characters, value).fail("an id that no other token has");
       if (detail::byte_characters.to_bytes(characters, bytes)) {
         enter(*id, bytes);
-        byte_strings.push_back(static_cast<Id>(*id));
+        byte_strings.push_back(*id);
       } else {
         enter(*id, characters);  // an added token; encoding can never arrive at it
       }
     });
 
     std::size_t merge_count = 0;
-    merges.expect(Kind::array, "an array").view().for_each_element([&](JsonView) { ++merge_count; });
+    merges.view(Kind::array, "an array").for_each_element([&](JsonView) { ++merge_count; });
     if (merge_count > most_merges) merges.fail(concat("at most ", most_merges, " merges"));
     merger_ = BytePairMerger(byte_strings.size(), merge_count);
     for (const Id id : byte_strings)
       if (!merger_.add_token(token(id).bytes, id))
         vocab.fail(concat("each token once; the one of id ", id, " cannot be told from another"));
-    if (added) read_added_tokens(*added);
+    if (added.present()) read_added_tokens(added);
   }
 
-  void read_added_tokens(const Place& list) {
+  void read_added_tokens(const JsonField& list) {
     std::vector<AddedTokens::Token> verbatim, normalized;
     std::vector<std::string> contents;
-    list.for_each_element([&](const Place& entry) {
-      for (const std::string_view flag : {"single_word", "lstrip", "rstrip"}) entry.require(flag, false);
-      const Place content_place = entry.get("content");
-      std::string content = content_place.string();
+    list.view(Kind::array, "an array").for_each_element([&](JsonView value) {
+      const JsonField entry = list.element(contents.size(), value);
+      for (const std::string_view flag : {"single_word", "lstrip", "rstrip"}) require(entry[flag], false);
+      const JsonField content_field = entry["content"];
+      std::string content = content_field.as<std::string>();
       if (content.empty() || content.size() > longest_added_token)
-        content_place.fail(concat("1 to ", longest_added_token, " bytes"));
-      const Place id_place = entry.get("id");
-      const std::int64_t id = id_place.integer(most_ids);
+        content_field.fail(concat("1 to ", longest_added_token, " bytes"));
+      const JsonField id_field = entry["id"];
+      const auto id = id_field.integer<Id>(0, most_ids - 1);
       const bool known = exists(id);
-      if (known && token(static_cast<Id>(id)).bytes != content) id_place.fail("an id that no other token has");
+      if (known && token(id).bytes != content) id_field.fail("an id that no other token has");
       if (const auto ordinary = merger_.find(content); ordinary && *ordinary != id)
-        id_place.fail(concat(*ordinary, ", as in the vocabulary"));
-      const auto special = entry.find("special"), in_second_pass = entry.find("normalized");
-      (known ? tokens_[static_cast<std::size_t>(id)] : enter(id, content)).special = special && special->boolean();
+        id_field.fail(concat(*ordinary, ", as in the vocabulary"));
+      (known ? tokens_[static_cast<std::size_t>(id)] : enter(id, content)).special = entry["special"].as<bool>(false);
       contents.push_back(content);
-      (in_second_pass && in_second_pass->boolean() ? normalized : verbatim).push_back({std::move(content), static_cast<Id>(id)});
+      (entry["normalized"].as<bool>(false) ? normalized : verbatim).push_back({std::move(content), id});
     });
     std::sort(contents.begin(), contents.end());
     if (const auto twice = std::adjacent_find(contents.begin(), contents.end()); twice != contents.end())
@@ -317,12 +323,12 @@ class Tokenizer {
     normalized_ = AddedTokens(std::move(normalized));
   }
 
-  void read_merges(const Place& merges) {
+  void read_merges(const JsonField& merges) {
     std::string left, right, both;
     std::int32_t rank = 0;
     merges.view().for_each_element([&](JsonView merge) {
       const auto fail = [&](std::string expected) {
-        Place(merge, merges.file(), concat(merges.path(), '[', rank, ']')).fail(std::move(expected));
+        merges.element(static_cast<std::size_t>(rank), merge).fail(std::move(expected));
       };
       std::string parts[2];
       std::size_t count = 0;
@@ -350,66 +356,59 @@ class Tokenizer {
     });
   }
 
-  static void expect_type(const Place& place, std::string_view type) {
-    if (const Place found = place.get("type"); found.string() != type)
+  static void expect_type(const JsonField& step, std::string_view type) {
+    if (const JsonField found = step["type"]; found.as<std::string>() != type)
       found.fail(concat('"', type, "\" (nothing else is supported)"));
   }
 
   /// The steps of a "Sequence", or the one step that stands for itself.
-  static std::vector<Place> steps(const Place& place, std::string_view key) {
-    std::vector<Place> list;
-    if (place.get("type").string() == "Sequence") {
-      place.get(key).for_each_element([&](const Place& step) { list.push_back(step); });
-    } else {
-      list.push_back(place);
-    }
-    return list;
+  static std::vector<JsonField> steps(const JsonField& field, std::string_view key) {
+    if (field["type"].as<std::string>() == "Sequence") return field[key].elements(most_steps);
+    return {field};
   }
 
-  void read_pre_tokenizer(const Place& place) {
-    const std::vector<Place> list = steps(place, "pretokenizers");
-    if (list.empty() || list.size() > 2) place.fail("Split and ByteLevel, or ByteLevel");
-    const Place& byte_level = list.back();
+  void read_pre_tokenizer(const JsonField& field) {
+    const std::vector<JsonField> list = steps(field, "pretokenizers");
+    if (list.empty() || list.size() > 2) field.fail("Split and ByteLevel, or ByteLevel");
+    const JsonField& byte_level = list.back();
     expect_type(byte_level, "ByteLevel");
-    if (const Place prefix = byte_level.get("add_prefix_space"); prefix.boolean()) prefix.fail("false (nothing else is supported)");
-    const auto use_regex = byte_level.find("use_regex");
-    const bool own_pattern = !use_regex || use_regex->boolean();
+    if (const JsonField prefix = byte_level["add_prefix_space"]; prefix.as<bool>()) prefix.fail("false (nothing else is supported)");
+    const bool own_pattern = byte_level["use_regex"].as<bool>(true);
     if (list.size() == 1) {
-      if (own_pattern) pattern_.emplace(gpt2_pattern, place.file(), byte_level.path());
+      if (own_pattern) pattern_.emplace(gpt2_pattern, field.file(), byte_level.name());
       return;
     }
     if (own_pattern) byte_level.fail("\"use_regex\": false after a Split");
-    const Place& split = list.front();
+    const JsonField& split = list.front();
     expect_type(split, "Split");
-    if (const Place behavior = split.get("behavior"); behavior.string() != "Isolated")
+    if (const JsonField behavior = split["behavior"]; behavior.as<std::string>() != "Isolated")
       behavior.fail("\"Isolated\" (nothing else is supported)");
-    split.require("invert", false);
-    const Place regex = split.get("pattern").get("Regex");
-    pattern_.emplace(regex.string(), regex.file(), regex.path());
+    require(split["invert"], false);
+    const JsonField regex = split["pattern"]["Regex"];
+    pattern_.emplace(regex.as<std::string>(), regex.file(), regex.name());
   }
 
-  void read_post_processor(const Place& place) {
-    for (const Place& step : steps(place, "processors")) {
-      const Place type = step.get("type");
-      if (type.string() == "ByteLevel") continue;  // moves offsets, changes no id
-      if (type.string() != "TemplateProcessing") type.fail("\"ByteLevel\" or \"TemplateProcessing\" (nothing else is supported)");
-      const Place special_tokens = step.get("special_tokens");
+  void read_post_processor(const JsonField& field) {
+    for (const JsonField& step : steps(field, "processors")) {
+      const JsonField type_field = step["type"];
+      const auto type = type_field.as<std::string>();
+      if (type == "ByteLevel") continue;  // moves offsets, changes no id
+      if (type != "TemplateProcessing") type_field.fail("\"ByteLevel\" or \"TemplateProcessing\" (nothing else is supported)");
+      const JsonField special_tokens = step["special_tokens"];
       std::vector<Id> before, after;
       bool text_seen = false;
-      step.get("single").for_each_element([&](const Place& item) {
-        if (const auto sequence = item.find("Sequence")) {
-          if (text_seen || sequence->get("id").string() != "A") sequence->fail("the sequence A, once");
+      for (const JsonField& item : step["single"].elements(most_steps)) {
+        if (const JsonField sequence = item["Sequence"]; sequence.present()) {
+          if (text_seen || sequence["id"].as<std::string>() != "A") sequence.fail("the sequence A, once");
           text_seen = true;
-          return;
+          continue;
         }
-        special_tokens.get(item.get("SpecialToken").get("id").string()).get("ids").for_each_element([&](const Place& id_place) {
-          const auto id = static_cast<Id>(id_place.integer(most_ids));
-          if (!exists(id)) id_place.fail("the id of a token");
-          std::vector<Id>& side = text_seen ? after : before;
-          if (side.size() == most_template_ids) step.fail(concat("at most ", most_template_ids, " tokens on a side"));
-          side.push_back(id);
-        });
-      });
+        for (const JsonField& id_field : special_tokens[item["SpecialToken"]["id"].as<std::string>()]["ids"].elements(most_steps)) {
+          const auto id = id_field.integer<Id>(0, most_ids - 1);
+          if (!exists(id)) id_field.fail("the id of a token");
+          (text_seen ? after : before).push_back(id);
+        }
+      }
       if (!text_seen) step.fail("a place for the sequence A");
       before_.insert(before_.begin(), before.begin(), before.end());
       after_.insert(after_.end(), after.begin(), after.end());

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include <doctest/doctest.h>
 
+#include <map>
 #include <mllama/io/config.hpp>
 #include <string>
 #include <vector>
@@ -12,35 +13,64 @@ using mllama_test::message;
 
 namespace {
 
+/// A config.json whose members can be changed: JSON texts.
+struct Document {
+  std::map<std::string, std::string> root, vision, text;
+
+  [[nodiscard]] std::string json() const {
+    auto members = root;
+    members.emplace("vision_config", object(vision));
+    members.emplace("text_config", object(text));
+    return object(members);
+  }
+  static std::string object(const std::map<std::string, std::string>& members) {
+    std::string out = "{";
+    for (const auto& [key, value] : members) out += concat(out.size() == 1 ? "" : ", ", '"', key, "\": ", value);
+    return out + '}';
+  }
+};
+
 /// A small model, every field given.
-json small() {
-  return parse_json(R"({
-    "model_type": "mllama", "image_token_index": 40,
-    "vision_config": {
-      "model_type": "mllama_vision_model", "hidden_size": 16, "attention_heads": 4, "intermediate_size": 24, "num_hidden_layers": 3,
-      "num_global_layers": 2, "num_channels": 3, "vision_output_dim": 48, "image_size": 28, "patch_size": 7, "max_num_tiles": 2,
-      "norm_eps": 1e-6, "hidden_act": "gelu", "intermediate_layers_indices": [2, 0], "supported_aspect_ratios": [[1, 2], [1, 1]]},
-    "text_config": {
-      "model_type": "mllama_text_model", "vocab_size": 40, "hidden_size": 24, "num_attention_heads": 6, "num_key_value_heads": 2,
-      "intermediate_size": 30, "num_hidden_layers": 4, "rms_norm_eps": 1e-5, "hidden_act": "silu", "cross_attention_layers": [1, 3],
-      "max_position_embeddings": 100, "bos_token_id": 1, "eos_token_id": [2, 3], "pad_token_id": 0, "rope_theta": 1000.0,
-      "rope_scaling": {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
-                       "original_max_position_embeddings": 64}}})",
-                    "small");
+Document small() {
+  return {
+      .root = {{"model_type", "\"mllama\""}, {"image_token_index", "40"}},
+      .vision = {{"model_type", "\"mllama_vision_model\""}, {"hidden_size", "16"}, {"attention_heads", "4"},
+                 {"intermediate_size", "24"}, {"num_hidden_layers", "3"}, {"num_global_layers", "2"}, {"num_channels", "3"},
+                 {"vision_output_dim", "48"}, {"image_size", "28"}, {"patch_size", "7"}, {"max_num_tiles", "2"},
+                 {"norm_eps", "1e-6"}, {"hidden_act", "\"gelu\""}, {"intermediate_layers_indices", "[2, 0]"},
+                 {"supported_aspect_ratios", "[[1, 2], [1, 1]]"}},
+      .text = {{"model_type", "\"mllama_text_model\""}, {"vocab_size", "40"}, {"hidden_size", "24"},
+               {"num_attention_heads", "6"}, {"num_key_value_heads", "2"}, {"intermediate_size", "30"},
+               {"num_hidden_layers", "4"}, {"rms_norm_eps", "1e-5"}, {"hidden_act", "\"silu\""},
+               {"cross_attention_layers", "[1, 3]"}, {"max_position_embeddings", "100"}, {"bos_token_id", "1"},
+               {"eos_token_id", "[2, 3]"}, {"pad_token_id", "0"}, {"rope_theta", "1000.0"},
+               {"rope_scaling", R"({"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+                                    "original_max_position_embeddings": 64})"}}};
 }
 
+ModelSizes sizes_of(const std::string& json) { return model_sizes(parse_json(json, "config.json")); }
+ModelSizes sizes_of(const Document& document) { return sizes_of(document.json()); }
+
 /// `small()` with one member set to a JSON text, or without it where the text is empty.
-json changed(std::string_view section, const std::string& key, std::string_view value) {
-  json document = small();
-  json& object = section.empty() ? document : document[std::string(section)];
-  value.empty() ? static_cast<void>(object.erase(key)) : static_cast<void>(object[key] = parse_json(value, "value"));
-  return document;
+std::string changed(std::string_view section, const std::string& key, const std::string& value) {
+  Document document = small();
+  if (key == "vision_config" || key == "text_config") {
+    std::string json = document.json();
+    const std::size_t begin = json.find('{', json.find(key)), end = json.find_last_of('}', json.size() - 2);
+    // The vision part is the last member, the text part the one before it.
+    json.replace(begin, (key == "vision_config" ? end : json.find(", \"vision_config") - 1) - begin + 1, value);
+    return json;
+  }
+  auto& members = section.empty() ? document.root : section == "text_config" ? document.text : document.vision;
+  members.erase(key);
+  if (!value.empty()) members.emplace(key, value);
+  return document.json();
 }
 
 }  // namespace
 
 TEST_CASE("every field is read") {
-  const ModelSizes sizes = model_sizes(small(), "config.json");
+  const ModelSizes sizes = sizes_of(small());
   CHECK(sizes.image_token == 40);
   REQUIRE(sizes.vision.has_value());
   VisionSizes vision;
@@ -78,57 +108,55 @@ TEST_CASE("every field is read") {
 }
 
 TEST_CASE("absent fields have the library's defaults") {
-  const ModelSizes sizes = model_sizes(parse_json(R"({"model_type": "mllama", "vision_config": {}})", "f"), "f");
+  const ModelSizes sizes = sizes_of(R"({"model_type": "mllama", "vision_config": {}})");
   CHECK(sizes.text == TextSizes{});
   CHECK(*sizes.vision == VisionSizes{});
   CHECK(sizes.image_token == 128256);
 }
 
 TEST_CASE("a text model alone has no vision part") {
-  json document = small()["text_config"];
-  const ModelSizes sizes = model_sizes(document, "f");
+  const ModelSizes sizes = sizes_of(Document::object(small().text));
   CHECK_FALSE(sizes.vision.has_value());
-  CHECK(sizes.text == model_sizes(small(), "f").text);
+  CHECK(sizes.text == sizes_of(small()).text);
 }
 
 TEST_CASE("both spellings of a field are read") {
-  const ModelSizes expected = model_sizes(small(), "f");
-  json document = small();
-  document["vision_config"]["num_attention_heads"] = 4;
-  CHECK(model_sizes(document, "f").vision == expected.vision);
-  document["vision_config"].erase("attention_heads");
-  CHECK(model_sizes(document, "f").vision == expected.vision);
+  const ModelSizes expected = sizes_of(small());
+  Document document = small();
+  document.vision["num_attention_heads"] = "4";
+  CHECK(sizes_of(document).vision == expected.vision);
+  document.vision.erase("attention_heads");
+  CHECK(sizes_of(document).vision == expected.vision);
 
-  json& text = document["text_config"];
-  text["rope_parameters"] = text["rope_scaling"];
-  text["rope_parameters"]["rope_theta"] = text["rope_theta"];
+  auto& text = document.text;
+  std::string& rope = text["rope_parameters"] = text["rope_scaling"];
+  rope.insert(1, concat("\"rope_theta\": ", text["rope_theta"], ", "));
   text.erase("rope_scaling");
   text.erase("rope_theta");
-  CHECK(model_sizes(document, "f").text == expected.text);
-  text["rope_parameters"]["type"] = text["rope_parameters"]["rope_type"];
-  text["rope_parameters"].erase("rope_type");
-  CHECK(model_sizes(document, "f").text == expected.text);
+  CHECK(sizes_of(document).text == expected.text);
+  rope.replace(rope.find("rope_type"), std::string_view("rope_type").size(), "type");
+  CHECK(sizes_of(document).text == expected.text);
 
-  document["image_token_id"] = 40;
-  CHECK(model_sizes(document, "f").image_token == 40);
-  document.erase("image_token_index");
-  CHECK(model_sizes(document, "f").image_token == 40);
-  text["eos_token_id"] = 7;
-  CHECK(model_sizes(document, "f").text.eos == std::vector<std::int32_t>{7});
-  text["cross_attention_layers"] = json::array({3, 1});
-  CHECK(model_sizes(document, "f").text.cross == std::vector<int>{1, 3});
-  text["hidden_act"] = "gelu_new";
-  CHECK(model_sizes(document, "f").text.activation == "gelu_pytorch_tanh");
+  document.root["image_token_id"] = "40";
+  CHECK(sizes_of(document).image_token == 40);
+  document.root.erase("image_token_index");
+  CHECK(sizes_of(document).image_token == 40);
+  text["eos_token_id"] = "7";
+  CHECK(sizes_of(document).text.eos == std::vector<std::int32_t>{7});
+  text["cross_attention_layers"] = "[3, 1]";
+  CHECK(sizes_of(document).text.cross == std::vector<int>{1, 3});
+  text["hidden_act"] = "\"gelu_new\"";
+  CHECK(sizes_of(document).text.activation == "gelu_pytorch_tanh");
 }
 
 TEST_CASE("the rotary embedding is plain unless the file says otherwise") {
   const RopeSizes plain{
       .theta = 1000, .factor = 1, .low_freq_factor = 1, .high_freq_factor = 4, .original_max_position_embeddings = 8192};
-  CHECK(model_sizes(changed("text_config", "rope_scaling", ""), "f").text.rope == plain);
-  CHECK(model_sizes(changed("text_config", "rope_scaling", "null"), "f").text.rope == plain);
-  CHECK(model_sizes(changed("text_config", "rope_scaling", R"({"rope_type": "default", "factor": 9})"), "f").text.rope == plain);
-  CHECK(model_sizes(changed("text_config", "rope_parameters", R"({"rope_theta": 7})"), "f").text.rope.theta == 7);
-  CHECK(model_sizes(changed("text_config", "rope_theta", ""), "f").text.rope.theta == 500000);
+  CHECK(sizes_of(changed("text_config", "rope_scaling", "")).text.rope == plain);
+  CHECK(sizes_of(changed("text_config", "rope_scaling", "null")).text.rope == plain);
+  CHECK(sizes_of(changed("text_config", "rope_scaling", R"({"rope_type": "default", "factor": 9})")).text.rope == plain);
+  CHECK(sizes_of(changed("text_config", "rope_parameters", R"({"rope_theta": 7})")).text.rope.theta == 7);
+  CHECK(sizes_of(changed("text_config", "rope_theta", "")).text.rope.theta == 500000);
 }
 
 TEST_CASE("what no Mllama can be is rejected by field, expected and found") {
@@ -138,7 +166,7 @@ TEST_CASE("what no Mllama can be is rejected by field, expected and found") {
   const Row rows[] = {
       {"", "model_type", "", "model_type: expected a string, found nothing"},
       {"", "model_type", "\"llama\"", R"(model_type: expected "mllama" or "mllama_text_model", found "llama")"},
-      {"", "vision_config", "[]", "vision_config: expected an object, found an array of 0"},
+      {"", "vision_config", "[]", "vision_config: expected an object, found []"},
       {"", "text_config", "7", "text_config: expected an object, found 7"},
       {"", "image_token_index", "48", "image_token_index: expected a row of the embedding, 0 to 47, found 48"},
       {"", "image_token_index", "-1", "found -1"},
@@ -148,14 +176,14 @@ TEST_CASE("what no Mllama can be is rejected by field, expected and found") {
       {"vision_config", "model_type", "\"clip\"", "vision_config.model_type: expected \"mllama_vision_model\", found \"clip\""},
       {"vision_config", "hidden_size", "0", "vision_config.hidden_size: expected an integer from 1 to 1048576, found 0"},
       {"vision_config", "hidden_size", "-16", "found -16"},
-      {"vision_config", "hidden_size", "16.0", "found the floating-point number 16"},
+      {"vision_config", "hidden_size", "16.0", "found 16.0"},
       {"vision_config", "hidden_size", "\"16\"", "found \"16\""},
       {"vision_config", "hidden_size", "4294967312", "found 4294967312"},
       {"vision_config", "hidden_size", "18", "vision_config.hidden_size: expected a multiple of attention_heads, 4, found 18"},
       {"vision_config", "num_attention_heads", "2",
        "vision_config.attention_heads: expected the same as vision_config.num_attention_heads, 2"},
       {"vision_config", "num_hidden_layers", "1000", "found 1000"},
-      {"vision_config", "num_hidden_layers", "1", "intermediate_layers_indices.0: expected an integer from 0 to 1, found 2"},
+      {"vision_config", "num_hidden_layers", "1", "intermediate_layers_indices[0]: expected an integer from 0 to 1, found 2"},
       {"vision_config", "image_size", "30", "vision_config.image_size: expected a multiple of patch_size, 7, found 30"},
       {"vision_config", "patch_size", "56", "vision_config.image_size: expected a multiple of patch_size, 56, found 28"},
       {"vision_config", "vision_output_dim", "64", "vision_config.vision_output_dim: expected 48, hidden_size times"},
@@ -171,9 +199,9 @@ TEST_CASE("what no Mllama can be is rejected by field, expected and found") {
       {"vision_config", "supported_aspect_ratios", "",
        "supported_aspect_ratios: expected a list, found nothing: there is a default for 4 tiles only"},
       {"vision_config", "supported_aspect_ratios", "[]", "expected 1 to 10000 ratios"},
-      {"vision_config", "supported_aspect_ratios", "[[1, 1, 1]]", "supported_aspect_ratios.0: expected two numbers"},
-      {"vision_config", "supported_aspect_ratios", "[[1, 0]]", "supported_aspect_ratios.0.1: expected an integer from 1"},
-      {"vision_config", "supported_aspect_ratios", "[1]", "supported_aspect_ratios.0: expected an array"},
+      {"vision_config", "supported_aspect_ratios", "[[1, 1, 1]]", "supported_aspect_ratios[0]: expected two numbers"},
+      {"vision_config", "supported_aspect_ratios", "[[1, 0]]", "supported_aspect_ratios[0][1]: expected an integer from 1"},
+      {"vision_config", "supported_aspect_ratios", "[1]", "supported_aspect_ratios[0]: expected an array"},
       {"text_config", "model_type", "\"llama\"", "text_config.model_type: expected \"mllama_text_model\""},
       {"text_config", "vocab_size", "99999999", "text_config.vocab_size: expected an integer from 1 to 16777216"},
       {"text_config", "hidden_size", "25", "text_config.hidden_size: expected a multiple of num_attention_heads, 6, found 25"},
@@ -182,11 +210,11 @@ TEST_CASE("what no Mllama can be is rejected by field, expected and found") {
        "text_config.num_attention_heads: expected a multiple of num_key_value_heads, 4, found 6"},
       {"text_config", "tie_word_embeddings", "true", "text_config.tie_word_embeddings: expected false, found true"},
       {"text_config", "cross_attention_layers", "[4]",
-       "text_config.cross_attention_layers.0: expected an integer from 0 to 3, found 4"},
+       "text_config.cross_attention_layers[0]: expected an integer from 0 to 3, found 4"},
       {"text_config", "cross_attention_layers", "[1, 1]", "text_config.cross_attention_layers: expected every layer once"},
       {"text_config", "cross_attention_layers", "[0, 1, 2, 3]", "expected at least one layer that is not in it"},
       {"text_config", "cross_attention_layers", "", "cross_attention_layers: expected layers below num_hidden_layers, 4, found 38"},
-      {"text_config", "eos_token_id", "[1, -2]", "text_config.eos_token_id.1: expected an integer from 0"},
+      {"text_config", "eos_token_id", "[1, -2]", "text_config.eos_token_id[1]: expected an integer from 0"},
       {"text_config", "eos_token_id", "\"</s>\"", "text_config.eos_token_id: expected an integer"},
       {"text_config", "rope_theta", "1", "text_config.rope_theta: expected a number above 1"},
       {"text_config", "rope_scaling", "[]", "text_config.rope_scaling: expected an object"},
@@ -205,7 +233,7 @@ TEST_CASE("what no Mllama can be is rejected by field, expected and found") {
     CAPTURE(row.key);
     CAPTURE(row.value);
     const std::string what =
-        message<error>([&] { static_cast<void>(model_sizes(changed(row.section, row.key, row.value), "config.json")); });
+        message<error>([&] { static_cast<void>(sizes_of(changed(row.section, row.key, row.value))); });
     CAPTURE(what);
     CHECK(what.starts_with("config.json: "));
     CHECK(what.find(row.part) != std::string::npos);
@@ -213,17 +241,16 @@ TEST_CASE("what no Mllama can be is rejected by field, expected and found") {
 }
 
 TEST_CASE("a table of positions that no int can index is rejected") {
-  json document = small();
-  json& vision = document["vision_config"];
-  vision["image_size"] = 16384;
-  vision["patch_size"] = 1;
-  CHECK(message<config_error>([&] { static_cast<void>(model_sizes(document, "f")); }) ==
-        "f: vision_config: expected fewer than 2^31 features in all positions of all tiles, found 536870914 x 16");
+  Document document = small();
+  document.vision["image_size"] = "16384";
+  document.vision["patch_size"] = "1";
+  CHECK(message<config_error>([&] { static_cast<void>(sizes_of(document)); }) ==
+        "config.json: vision_config: expected fewer than 2^31 features in all positions of all tiles, found 536870914 x 16");
 }
 
 TEST_CASE("generation settings") {
   const mllama_test::TemporaryFolder folder;
-  const TextSizes text = model_sizes(small(), "f").text;
+  const TextSizes text = sizes_of(small()).text;
   const GenerationSettings defaults = read_generation_settings(folder.path(), text);
   CHECK_FALSE(defaults.do_sample);
   CHECK((defaults.temperature == 1 && defaults.top_k == 50 && defaults.top_p == 1 && defaults.min_p == 0));
@@ -249,7 +276,7 @@ TEST_CASE("generation settings") {
   CHECK(read("{}").eos.empty());
 
   for (const auto& [content, part] : {
-           std::pair<std::string_view, std::string_view>{"", "invalid JSON"},
+           std::pair<std::string_view, std::string_view>{"", "byte 0: expected a value"},
            {"[]", "expected an object"},
            {R"({"temperature": -1})", "temperature: expected a number from 0"},
            {R"({"temperature": 0, "do_sample": true})", "temperature: expected a number above 0"},

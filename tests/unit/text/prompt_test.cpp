@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-#include <mllama/text/json_view.hpp>
+#include <mllama/core/json.hpp>
 #include <mllama/text/prompt.hpp>
 
 #include <doctest/doctest.h>
@@ -24,8 +24,8 @@ TEST_CASE("as MllamaProcessor does") {
   std::ifstream file(path);
   int count = 0;
   for (std::string line; std::getline(file, line); ++count) {
-    const detail::JsonPlace row(JsonView::parse(line, path), path, {});
-    CHECK(with_begin_of_text(row.get("text").string()) == row.get("with_bos").string());
+    const JsonField row = parse_json(line, path);
+    CHECK(with_begin_of_text(row["text"].as<std::string>()) == row["with_bos"].as<std::string>());
   }
   CHECK(count > 10);
 }

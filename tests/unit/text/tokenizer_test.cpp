@@ -23,14 +23,14 @@ int for_each_line(const std::string& path, Row&& row) {
   int count = 0;
   for (std::string line; std::getline(file, line); ++count) {
     CAPTURE(line);
-    row(detail::JsonPlace(JsonView::parse(line, path), path, {}));
+    row(parse_json(line, path));
   }
   return count;
 }
 
-Ids ids_of(const detail::JsonPlace& list) {
+Ids ids_of(const JsonField& list) {
   Ids ids;
-  list.for_each_element([&](const detail::JsonPlace& id) { ids.push_back(static_cast<std::int32_t>(id.integer(1 << 20))); });
+  for (const JsonField& id : list.elements()) ids.push_back(id.as<std::int32_t>());
   return ids;
 }
 
@@ -94,25 +94,24 @@ TEST_CASE("ids and texts are those of the tokenizers library") {
   for (const std::string name : {"large", "small"}) {
     CAPTURE(name);
     const Tokenizer tokenizer = Tokenizer::from_file(golden + name + "/tokenizer.json");
-    const int texts = for_each_line(golden + name + "/encode.jsonl", [&](const detail::JsonPlace& row) {
-      const std::string text = row.get("text").string();
-      Ids ids = ids_of(row.get("ids"));
+    const int texts = for_each_line(golden + name + "/encode.jsonl", [&](const JsonField& row) {
+      const std::string text = row["text"].as<std::string>();
+      Ids ids = ids_of(row["ids"]);
       CHECK(tokenizer.encode(text) == ids);
-      const Ids before = ids_of(row.get("before"));
+      const Ids before = ids_of(row["before"]);
       ids.insert(ids.begin(), before.begin(), before.end());
       CHECK(tokenizer.encode(text, {.add_special_tokens = true}) == ids);
       for (const bool skip : {false, true}) {
-        const auto changed = row.find(skip ? "skipped" : "decoded");
-        const std::string expected = changed ? changed->string() : text;
+        const auto expected = row[skip ? "skipped" : "decoded"].as<std::string>(text);
         CHECK(tokenizer.decode(ids, {.skip_special_tokens = skip}) == expected);
         CHECK(streamed(tokenizer, ids, skip) == expected);
       }
     });
     CHECK(texts > (name == "large" ? 500 : 100));
-    const int id_lists = for_each_line(golden + name + "/decode.jsonl", [&](const detail::JsonPlace& row) {
-      const Ids ids = ids_of(row.get("ids"));
+    const int id_lists = for_each_line(golden + name + "/decode.jsonl", [&](const JsonField& row) {
+      const Ids ids = ids_of(row["ids"]);
       for (const bool skip : {false, true}) {
-        const std::string expected = row.get(skip ? "skipped" : "decoded").string();
+        const auto expected = row[skip ? "skipped" : "decoded"].as<std::string>();
         CHECK(tokenizer.decode(ids, {.skip_special_tokens = skip}) == expected);
         CHECK(streamed(tokenizer, ids, skip) == expected);
       }
@@ -249,8 +248,7 @@ TEST_CASE("what is not supported or not right is refused by name") {
   file.more_vocab = R"(,"ab":256,"bc":256)";
   says("model.vocab.bc: expected an id that no other token has, found 256");
   file.more_vocab = R"(,"ab":256,"ab":257)";
-  CHECK(
-      file.refusal().starts_with("model.vocab: expected each token once; the one of id 257 cannot be told from another, found {"));
+  CHECK(file.refusal().ends_with("expected every key once in the object that ends here, found \"ab\" twice"));
   file = good;
   for (const char* id : {"-1", "1048576", "1.5", "\"1\"", "null", "99999999999999999999", "[]"}) {
     file.more_vocab = concat(R"(,"ab":)", id);
@@ -277,7 +275,8 @@ TEST_CASE("what is not supported or not right is refused by name") {
   file.model = R"("ignore_merges": 1)";
   says("model.ignore_merges: expected true or false, found 1");
   file.model = R"("ignore_merges": true, "ignore_merges": true)";
-  says("model.ignore_merges: expected the key once, not twice, found true");
+  CHECK(file.refusal().ends_with("expected every key once in the object that ends here, found \"ignore_merges\" twice"));
+  file = good;
   file.rest += R"(, "normalizer": {"type": "NFC"})";
   says(R"(normalizer: expected null (nothing else is supported), found {"type": "NFC"})");
   file.rest = R"("decoder": {"type": "WordPiece"})";
@@ -287,7 +286,7 @@ TEST_CASE("what is not supported or not right is refused by name") {
   file.pre_tokenizer = R"({"type": "Split", "pattern": {"Regex": "b"}, "behavior": "Isolated", "invert": false})";
   says(R"(pre_tokenizer.type: expected "ByteLevel" (nothing else is supported), found "Split")");
   file.pre_tokenizer = "null";
-  CHECK(file.refusal().starts_with("expected a member \"pre_tokenizer\", found "));
+  CHECK(file.refusal() == "pre_tokenizer.type: expected a string, found nothing");
   file.pre_tokenizer =
       R"({"type": "Sequence", "pretokenizers": [{"type": "Split", "pattern": {"Regex": "("}, "behavior": "Isolated"},
                        {"type": "ByteLevel", "add_prefix_space": false, "use_regex": false}]})";

@@ -6,13 +6,14 @@
 #include <fstream>
 #include <string>
 
+#include <mllama/core/json.hpp>
 #include <mllama/io/image.hpp>
-#include <mllama/io/json.hpp>
 #include <mllama/vision/processor.hpp>
 
 using mllama::Image;
 using mllama::ImageProcessor;
 using mllama::ImageRange;
+using mllama::JsonField;
 using mllama::PassOrder;
 using mllama::ProcessorConfig;
 using mllama::TileSet;
@@ -20,6 +21,23 @@ using mllama::TileSet;
 namespace {
 
 const std::string golden = MLLAMA_TEST_DATA "/golden/processor/";
+
+/// All numbers of nested arrays, one after the other.
+template <class T>
+std::vector<T> numbers(const JsonField& field) {
+  if (!field.is_array()) return {field.as<T>()};
+  std::vector<T> all;
+  for (const JsonField& element : field.elements()) {
+    for (const T number : numbers<T>(element)) all.push_back(number);
+  }
+  return all;
+}
+template <class T>
+std::vector<std::vector<T>> lists(const JsonField& field) {
+  std::vector<std::vector<T>> all;
+  for (const JsonField& element : field.elements()) all.push_back(numbers<T>(element));
+  return all;
+}
 
 static_assert(std::endian::native == std::endian::little, "the checksums are of little-endian floats");
 
@@ -143,27 +161,25 @@ TEST_CASE("batches are packed like Hugging Face's") {
   std::ifstream file(golden + "packings.jsonl");
   std::size_t count = 0;
   for (std::string line; std::getline(file, line); ++count) {
-    const mllama::json row = mllama::parse_json(line, "packings.jsonl");
+    const JsonField row = mllama::parse_json(line, "packings.jsonl");
     CAPTURE(line);
     for (const bool newer : {false, true}) {
       const ImageProcessor processor(
-          config(row["tile"], row["max_tiles"], newer ? PassOrder::pillow_13_0 : PassOrder::horizontal_first));
+          config(row["tile"].as<std::size_t>(), row["max_tiles"].as<std::size_t>(), newer ? PassOrder::pillow_13_0 : PassOrder::horizontal_first));
       std::vector<std::vector<TileSet>> samples;
-      for (const mllama::json& names : row["images"]) {
+      for (const JsonField& names : row["images"].elements()) {
         samples.emplace_back();
-        for (const mllama::json& name : names) samples.back().push_back(processor.tiles(picture(name, 0, 0)));
+        for (const JsonField& name : names.elements()) {
+          samples.back().push_back(processor.tiles(picture(name.as<std::string>(), 0, 0)));
+        }
       }
       const mllama::ImageBatch batch = processor.pack(samples);
-      CHECK(mllama::json{batch.samples, batch.images, batch.tiles, 3, batch.tile, batch.tile} == row["pixel_values_shape"]);
-      CHECK(crc(batch.pixel_values) == row[newer ? "pixel_values_crc_13" : "pixel_values_crc"].get<std::string>());
-      CHECK(mllama::json(batch.num_tiles) == row["num_tiles"]);
-      std::vector<std::int64_t> ids, mask;
-      for (const mllama::json& sample : row["aspect_ratio_ids"]) ids.insert(ids.end(), sample.begin(), sample.end());
-      for (const mllama::json& sample : row["aspect_ratio_mask"]) {
-        for (const mllama::json& image : sample) mask.insert(mask.end(), image.begin(), image.end());
-      }
-      CHECK(batch.aspect_ratio_ids == ids);
-      CHECK(batch.aspect_ratio_mask == mask);
+      CHECK(std::vector{batch.samples, batch.images, batch.tiles, std::size_t{3}, batch.tile, batch.tile} ==
+            numbers<std::size_t>(row["pixel_values_shape"]));
+      CHECK(crc(batch.pixel_values) == row[newer ? "pixel_values_crc_13" : "pixel_values_crc"].as<std::string>());
+      CHECK(batch.num_tiles == lists<std::size_t>(row["num_tiles"]));
+      CHECK(batch.aspect_ratio_ids == numbers<std::int64_t>(row["aspect_ratio_ids"]));
+      CHECK(batch.aspect_ratio_mask == numbers<std::int64_t>(row["aspect_ratio_mask"]));
     }
   }
   CHECK(count >= 10);
@@ -183,25 +199,27 @@ TEST_CASE("text sees the pictures before it, as in Hugging Face's masks") {
   std::ifstream file(golden + "cross_masks.jsonl");
   std::size_t count = 0;
   for (std::string line; std::getline(file, line); ++count) {
-    const mllama::json row = mllama::parse_json(line, "cross_masks.jsonl");
+    const JsonField row = mllama::parse_json(line, "cross_masks.jsonl");
     CAPTURE(line);
     std::vector<std::vector<ImageRange>> ranges;
     std::size_t length = 0;
-    for (std::size_t sample = 0; sample < row["input_ids"].size(); ++sample) {
-      const std::vector<int> ids = row["input_ids"][sample];
+    const auto samples = lists<int>(row["input_ids"]);
+    const auto ends = row["ranges"].elements();
+    for (std::size_t sample = 0; sample < samples.size(); ++sample) {
+      const std::vector<int>& ids = samples[sample];
       length = std::max(length, ids.size());
-      ranges.push_back(mllama::image_ranges(std::span<const int>(ids), row["image_token"].get<int>()));
+      ranges.push_back(mllama::image_ranges(std::span<const int>(ids), row["image_token"].as<int>()));
       std::vector<ImageRange> expected;
-      for (const mllama::json& range : row["ranges"][sample]) {
-        expected.push_back({range[0], range[1] == -1 ? ids.size() : range[1].get<std::size_t>()});  // -1: to the end
-      }
+      for (const auto& range : lists<int>(ends[sample])) {
+        expected.push_back({static_cast<std::size_t>(range[0]), range[1] == -1 ? ids.size() : static_cast<std::size_t>(range[1])});
+      }  // -1: to the end
       CHECK(ranges.back() == expected);
     }
-    const std::vector<std::vector<std::size_t>> num_tiles = row["num_tiles"];
+    const auto num_tiles = lists<std::size_t>(row["num_tiles"]);
     std::string mask;
-    for (const std::int64_t value : mllama::dense_cross_attention_mask(ranges, num_tiles, length, row["max_tiles"]))
+    for (const std::int64_t value : mllama::dense_cross_attention_mask(ranges, num_tiles, length, row["max_tiles"].as<std::size_t>()))
       mask += value == 1 ? '1' : '0';
-    CHECK(mask == row["mask"].get<std::string>());
+    CHECK(mask == row["mask"].as<std::string>());
   }
   CHECK(count >= 40);
 }

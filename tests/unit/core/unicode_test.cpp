@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-#include <mllama/text/unicode.hpp>
+#include <mllama/core/unicode.hpp>
 
 #include <doctest/doctest.h>
 

@@ -7,7 +7,7 @@
 #include <string>
 #include <string_view>
 
-/// UTF-8, as much as tokenizing and prompts need.
+/// UTF-8, as much as files, tokenizing and prompts need.
 
 namespace mllama {
 
