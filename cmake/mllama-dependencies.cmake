@@ -8,15 +8,14 @@ endif()
 
 find_package(Threads)
 find_path(MLLAMA_XSIMD_INCLUDE_DIR xsimd/xsimd.hpp DOC "Folder of xsimd/xsimd.hpp")
-find_path(MLLAMA_JSON_INCLUDE_DIR nlohmann/json.hpp DOC "Folder of nlohmann/json.hpp")
 find_path(MLLAMA_STB_INCLUDE_DIR stb/stb_image.h DOC "Folder of stb/stb_image.h")
 find_path(MLLAMA_PCRE2_INCLUDE_DIR pcre2.h DOC "Folder of pcre2.h")
 find_library(MLLAMA_PCRE2_LIBRARY pcre2-8 DOC "The 8-bit library of PCRE2")
-mark_as_advanced(MLLAMA_XSIMD_INCLUDE_DIR MLLAMA_JSON_INCLUDE_DIR MLLAMA_STB_INCLUDE_DIR MLLAMA_PCRE2_INCLUDE_DIR MLLAMA_PCRE2_LIBRARY)
+mark_as_advanced(MLLAMA_XSIMD_INCLUDE_DIR MLLAMA_STB_INCLUDE_DIR MLLAMA_PCRE2_INCLUDE_DIR MLLAMA_PCRE2_LIBRARY)
 
 set(mllama_missing "")
 foreach(need "Threads_FOUND=a thread library" "MLLAMA_XSIMD_INCLUDE_DIR=xsimd (libxsimd-dev)"
-             "MLLAMA_JSON_INCLUDE_DIR=JSON for Modern C++ (nlohmann-json3-dev)" "MLLAMA_STB_INCLUDE_DIR=stb (libstb-dev)"
+             "MLLAMA_STB_INCLUDE_DIR=stb (libstb-dev)"
              "MLLAMA_PCRE2_INCLUDE_DIR=PCRE2 (libpcre2-dev)" "MLLAMA_PCRE2_LIBRARY=PCRE2's library (libpcre2-dev)")
   string(REGEX MATCH "^([^=]+)=(.+)$" need "${need}")
   if(NOT ${CMAKE_MATCH_1})
@@ -30,5 +29,5 @@ endif()
 
 add_library(mllama::dependencies INTERFACE IMPORTED)
 target_include_directories(mllama::dependencies SYSTEM INTERFACE
-  ${MLLAMA_XSIMD_INCLUDE_DIR} ${MLLAMA_JSON_INCLUDE_DIR} ${MLLAMA_STB_INCLUDE_DIR} ${MLLAMA_PCRE2_INCLUDE_DIR})
+  ${MLLAMA_XSIMD_INCLUDE_DIR} ${MLLAMA_STB_INCLUDE_DIR} ${MLLAMA_PCRE2_INCLUDE_DIR})
 target_link_libraries(mllama::dependencies INTERFACE Threads::Threads ${MLLAMA_PCRE2_LIBRARY})
