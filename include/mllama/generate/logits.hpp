@@ -27,6 +27,7 @@ class InputFile {
   explicit InputFile(const std::string& path) : path_(path), file_(path) {
     for (const FileTensor& tensor : file_.tensors()) {
       const std::string_view key = tensor.name;
+      if (tensor.size() == 0) reject(tensor, "at least one element");
       if (key == "input_ids") {
         input_ids_ = integers(tensor, 2);
       } else if (key == "attention_mask") {
@@ -68,6 +69,14 @@ class InputFile {
   }
 
   [[nodiscard]] const PaddedInputs& inputs() const noexcept { return inputs_; }
+  /// Errors:  input_error if the pixels have other axes than the vision model takes.
+  template <class Vision>
+  void check_pixels() const {
+    const FileTensor* pixels = file_.find("pixel_values");
+    constexpr std::size_t tiles = Vision::tiles, channels = Vision::channels, side = Vision::image;
+    const std::vector<std::size_t> expected{inputs_.batch, inputs_.images, tiles, channels, side, side};
+    if (pixels != nullptr && pixels->shape != expected) reject(*pixels, to_string(expected));
+  }
   [[nodiscard]] std::size_t steps() const noexcept { return steps_; }
   /// Ids of decode step `step`, one per row.
   [[nodiscard]] std::vector<std::int64_t> step_ids(std::size_t step) const {
@@ -143,6 +152,7 @@ template <Backend B = cpu<>, class Model>
 [[nodiscard]] std::vector<NamedTensor> run_logits(const Model& model, const InputFile& file, const Numerics& numerics, unsigned threads = 0) {
   using Vision = typename Model::Vision;
   using Text = typename Model::Text;
+  file.check_pixels<Vision>();
   const PaddedInputs& in = file.inputs();
   Context<B, Recorder> ctx(threads, Recorder{{"vision_output", "cross_attention_states", "hidden_states"}});
   std::vector<NamedTensor> outputs;

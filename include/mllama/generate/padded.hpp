@@ -92,29 +92,13 @@ class PaddedRun {
 
   /// Runs the prompt. Rows of padding are 0 in the result.
   /// Shapes:  -> logits (B, L, vocab)
-  /// Errors:  input_error naming the input, if sizes, masks or ids do not fit.
+  /// Errors:  input_error naming the input, if sizes, masks or ids do not fit; the run is as before then.
   template <class Ctx>
   [[nodiscard]] Logits prompt(const PaddedInputs& inputs, Ctx& ctx) {
-    check_sizes(inputs);
-    batch_ = inputs.batch;
-    encode_images(inputs, ctx);
-    sequences_.clear();
-    sequences_.resize(batch_);
-    std::vector<std::int32_t> ids, positions;
-    row_of_.clear();
-    for (std::size_t b = 0; b < batch_; ++b) {
-      Sequence& sequence = sequences_[b];
-      for (std::size_t l = 0; l < inputs.length; ++l) {
-        const std::size_t at = b * inputs.length + l;
-        if (!inputs.attention_mask.empty() && inputs.attention_mask[at] == 0) continue;
-        ids.push_back(id(inputs.input_ids[at]));
-        positions.push_back(static_cast<std::int32_t>(sequence.rows++));
-        row_of_.push_back(at);
-        if (images_ != 0) add_visibility(sequence, mask_row(inputs, at));
-      }
-      if (images_ != 0) sequence.last_mask = mask_row(inputs, (b + 1) * inputs.length - 1);
-    }
-    return scatter(run(ids, positions, ctx), batch_, inputs.length, row_of_);
+    PaddedRun begun(*model_, numerics_);
+    Logits logits = begun.begin(inputs, ctx);
+    *this = std::move(begun);
+    return logits;
   }
 
   /// One more token for every row of the batch, seeing what the last position of the prompt saw.
@@ -170,13 +154,33 @@ class PaddedRun {
     }
   }
   template <class Ctx>
+  Logits begin(const PaddedInputs& inputs, Ctx& ctx) {
+    check_sizes(inputs);
+    batch_ = inputs.batch;
+    encode_images(inputs, ctx);
+    sequences_.resize(batch_);
+    std::vector<std::int32_t> ids, positions;
+    for (std::size_t b = 0; b < batch_; ++b) {
+      Sequence& sequence = sequences_[b];
+      for (std::size_t l = 0; l < inputs.length; ++l) {
+        const std::size_t at = b * inputs.length + l;
+        if (!inputs.attention_mask.empty() && inputs.attention_mask[at] == 0) continue;
+        ids.push_back(id(inputs.input_ids[at]));
+        positions.push_back(static_cast<std::int32_t>(sequence.rows++));
+        row_of_.push_back(at);
+        if (images_ != 0) add_visibility(sequence, mask_row(inputs, at));
+      }
+      if (images_ != 0) sequence.last_mask = mask_row(inputs, (b + 1) * inputs.length - 1);
+    }
+    return scatter(run(ids, positions, ctx), batch_, inputs.length, row_of_);
+  }
+
+  template <class Ctx>
   void encode_images(const PaddedInputs& in, Ctx& ctx) {
     images_ = in.pixel_values.empty() ? 0 : in.images;
-    encoded_.clear();
     for (std::size_t i = 0; i < batch_ * images_; ++i) {
       encoded_.push_back(model_->encode(picture_tiles(in, i), numerics_, ctx));
     }
-    image_pointers_.clear();
     for (const EncodedImage<Text>& image : encoded_) image_pointers_.push_back(&image);
   }
 

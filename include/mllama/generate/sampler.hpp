@@ -95,11 +95,14 @@ class Sampler {
   void penalise(std::span<const float> logits, std::span<const std::int32_t> history) {
     check(!logits.empty(), [] { return Fault{.file = {}, .field = "logits", .expected = "at least one", .found = "none", .note = {}}; });
     scores_.assign(logits.begin(), logits.end());
+    // Broken weights make them, and they have no place in an order.
+    std::ranges::replace_if(scores_, [](float score) { return std::isnan(score); }, -std::numeric_limits<float>::infinity());
     if (settings_.repetition_penalty == 1) return;
     const float penalty = static_cast<float>(settings_.repetition_penalty);
     for (const std::int32_t id : history) {
       if (id < 0 || static_cast<std::size_t>(id) >= scores_.size()) continue;
       const float score = logits[static_cast<std::size_t>(id)];
+      if (std::isnan(score)) continue;
       scores_[static_cast<std::size_t>(id)] = score < 0 ? score * penalty : score / penalty;
     }
   }

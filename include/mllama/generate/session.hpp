@@ -45,6 +45,9 @@ class Session {
       return Fault{.file = {}, .field = "images", .expected = concat(tokens, " for as many image tokens"), .found = concat(pictures.size()),
                    .note = {}};
     });
+    check(std::ranges::find(pictures, nullptr) == pictures.end(), [] {
+      return Fault{.file = {}, .field = "images", .expected = "encoded pictures", .found = "a null pointer", .note = {}};
+    });
     for (const std::int32_t id : ids) {
       check(0 <= id && id < Text::vocab + Text::extra_embeddings, [&] {
         return Fault{.file = {}, .field = "input_ids", .expected = concat("an id from 0 to ", Text::vocab + Text::extra_embeddings - 1),
