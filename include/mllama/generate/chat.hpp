@@ -32,11 +32,11 @@ namespace mllama {
 
 /// Settings of a conversation; what is not set comes from the folder's generation_config.json.
 struct ChatSettings {
-  std::optional<SamplingSettings> sampling;
-  std::optional<std::size_t> max_new_tokens;
+  std::optional<SamplingSettings> sampling = {};
+  std::optional<std::size_t> max_new_tokens = {};
   std::uint64_t seed = 0;
-  std::string date;                  ///< for templates that tell the model the date; today if empty
-  std::optional<Numerics> numerics;  ///< else the model type's
+  std::string date = {};                  ///< for templates that tell the model the date; today if empty
+  std::optional<Numerics> numerics = {};  ///< else the model type's
 };
 
 /// Where the time of a conversation went, in seconds, and the tokens it went for.
@@ -117,14 +117,15 @@ class Chat {
     const auto start = now();
     double prompt_seconds = 0;
     std::size_t tokens = 0;
+    bool wanted = true;
     const auto on_token = [&](std::int32_t id) {
       if (tokens++ == 0) prompt_seconds = seconds_since(start);
-      return emit(stream.push(id));
+      return wanted = emit(stream.push(id));
     };
     const StopRules stop{pretrained_->generation.eos, new_token_limit(prompt.size())};
     const std::span rest = std::span(prompt).subspan(common);
     generate(session_, rest, new_pictures(rest), sampler_, stop, on_token);
-    emit(stream.finish());
+    if (wanted) emit(stream.finish());
     timings_.prompt += prompt_seconds;
     timings_.decode += seconds_since(start) - prompt_seconds;
     timings_.prompt_tokens += rest.size();
