@@ -2,7 +2,6 @@
 // describe: answers questions about pictures.
 
 #include <cstddef>
-#include <optional>
 #include <string>
 #include <string_view>
 #include <type_traits>
@@ -67,9 +66,8 @@ void describe(const support::Arguments& arguments) {
   const support::Terminal terminal = arguments.quiet ? support::Terminal{} : support::Terminal::of_stderr();
   support::Turns turns(arguments, terminal);
   support::Summary summary;
-  mllama::with_model_of(arguments.model, Choices{}, [&]<class Model>(std::type_identity<Model>) {
-    summary = converse<Model>(arguments, terminal, turns);
-  });
+  mllama::with_model_of(arguments.model, Choices{},
+                        [&]<class Model>(std::type_identity<Model>) { summary = converse<Model>(arguments, terminal, turns); });
   summary.total = all.seconds() - turns.waited();
   summary.memory = support::peak_memory();
   if (!arguments.quiet) support::write_stderr('\n' + summary.table());

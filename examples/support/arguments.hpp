@@ -31,8 +31,8 @@
 
 namespace support {
 
-/// The folder of Pocket, the small model that comes with the programs: where it was when they were built or, if the project has been
-/// moved since, where it lies from the program in build/<preset>/bin.
+/// The folder of Pocket, the small model that comes with the programs: where it was when they were built or, if the project has
+/// been moved since, where it lies from the program in build/<preset>/bin.
 inline std::string pocket_folder() {
   std::string folder = MLLAMA_POCKET;
   if (mllama::detail::exists(folder)) return folder;
@@ -47,7 +47,6 @@ inline std::string pocket_folder() {
 /// What the user of `describe` wants.
 struct Arguments {
   static constexpr std::string_view question = "What is in the picture?";
-  static constexpr std::string_view question_of_two = "Which picture has more shapes?";
 
   std::string model;                  ///< folder
   std::vector<std::string> pictures;  ///< files
@@ -82,7 +81,10 @@ struct Arguments {
       std::ranges::move(words, std::back_inserter(pictures));
     }
     mllama::check(prompt.empty() || !mllama::detail::exists(prompt), [&] {
-      return mllama::Fault{.file = {}, .field = "PROMPT", .expected = "a question", .found = mllama::concat("the file ", prompt),
+      return mllama::Fault{.file = {},
+                           .field = "PROMPT",
+                           .expected = "a question",
+                           .found = mllama::concat("the file ", prompt),
                            .note = "pictures follow --image"};
     });
     if (model.empty()) {
@@ -91,7 +93,8 @@ struct Arguments {
     }
     if (!prompt.empty() || chat) return;
     mllama::check(!pictures.empty(), [] {
-      return mllama::Fault{.file = {}, .field = "PROMPT", .expected = "a question, since there is no picture", .found = "none", .note = {}};
+      return mllama::Fault{
+          .file = {}, .field = "PROMPT", .expected = "a question, since there is no picture", .found = "none", .note = {}};
     });
     prompt = question;
   }
@@ -118,7 +121,8 @@ struct HelpFormat : CLI::Formatter {
 
 /// What CLI11's own checks say about numbers is hard to read, and its conversions let some wrong ones pass.
 template <class Number>
-CLI::Validator number(std::string expected, Number least = std::numeric_limits<Number>::lowest(), Number most = std::numeric_limits<Number>::max()) {
+CLI::Validator number(std::string expected, Number least = std::numeric_limits<Number>::lowest(),
+                      Number most = std::numeric_limits<Number>::max()) {
   return CLI::Validator(
       [=](const std::string& text) -> std::string {
         Number value{};

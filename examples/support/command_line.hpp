@@ -33,8 +33,11 @@ int run(CLI::App& app, int argc, char** argv, Body&& body) {
 inline mllama::Numerics numerics_of(const std::string& profile) {
   const auto numerics = mllama::numerics_of(profile);
   mllama::check(numerics.has_value(), [&] {
-    return mllama::Fault{.file = {}, .field = "--profile",
-                         .expected = "meta, transformers_4_45, transformers_4_55, transformers_4_56 or meta_rows", .found = profile, .note = {}};
+    return mllama::Fault{.file = {},
+                         .field = "--profile",
+                         .expected = "meta, transformers_4_45, transformers_4_55, transformers_4_56 or meta_rows",
+                         .found = profile,
+                         .note = {}};
   });
   return *numerics;
 }

@@ -6,7 +6,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <string>
-#include <string_view>
+#include <utility>
 
 #include <mllama/core/check.hpp>
 #include <mllama/vision/image.hpp>
@@ -48,7 +48,8 @@ inline std::string colour(const std::uint8_t* rgb, Colours colours) {
 /// A picture as text: each character is two pixels, one above the other. It is shrunk until the terminal has room for it and for an
 /// answer with its timings below, and never enlarged.
 inline std::string half_blocks(const mllama::Image& picture, const Terminal& terminal) {
-  const std::size_t columns = std::max<std::size_t>(terminal.columns, 2) - 1, lines = std::clamp<std::size_t>(terminal.rows, 13, 33) - 9;
+  const std::size_t columns = std::max<std::size_t>(terminal.columns, 2) - 1,
+                    lines = std::clamp<std::size_t>(terminal.rows, 13, 33) - 9;
   std::size_t width = picture.width, height = picture.height;
   if (width > columns) {
     height = std::max<std::size_t>(height * columns / width, 1);

@@ -3,7 +3,6 @@
 
 #include <algorithm>
 #include <cstddef>
-#include <limits>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -22,7 +21,11 @@ class Progress {
   /// A terminal that cannot move its cursor, or none, shows nothing.
   explicit Progress(const Terminal& terminal) : columns_(terminal.escapes ? terminal.columns : 0) {}
   Progress(Progress&& other) noexcept
-      : columns_(std::exchange(other.columns_, 0)), label_(std::move(other.label_)), tap_(other.tap_), total_(other.total_), done_(other.done_) {}
+      : columns_(std::exchange(other.columns_, 0)),
+        label_(std::move(other.label_)),
+        tap_(other.tap_),
+        total_(other.total_),
+        done_(other.done_) {}
   Progress& operator=(Progress&&) = delete;
   ~Progress() { end(); }
 
@@ -46,14 +49,6 @@ class Progress {
     draw();
   }
 
- private:
-  void draw() const {
-    if (columns_ == 0) return;
-    const std::string line = bar(label_, done_, total_, columns_);
-    write_stderr(mllama::concat('\r', line, "\x1b[K"));
-  }
-
- public:
   /// One line that is shorter than the terminal is wide: a longer one would wrap, and could not be erased.
   static std::string bar(std::string_view label, std::size_t done, std::size_t total, std::size_t columns) {
     constexpr std::size_t widest = 40, narrowest = 8, percent = 6;
@@ -67,6 +62,12 @@ class Progress {
   }
 
  private:
+  void draw() const {
+    if (columns_ == 0) return;
+    const std::string line = bar(label_, done_, total_, columns_);
+    write_stderr(mllama::concat('\r', line, "\x1b[K"));
+  }
+
   std::size_t columns_;
   std::string label_;
   std::string_view tap_;

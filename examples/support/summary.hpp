@@ -41,7 +41,8 @@ struct Summary {
 
   /// A line per stage: seconds, how much, how fast. Numbers stand below numbers.
   [[nodiscard]] std::string table() const {
-    std::string text = line("load", load) + size(model_bytes) + mllama::concat("   ", model, ", ", counted(threads, "thread"), '\n');
+    std::string text =
+        line("load", load) + size(model_bytes) + mllama::concat("   ", model, ", ", counted(threads, "thread"), '\n');
     if (chat.pictures != 0) text += line("encode", chat.encode) + amount(chat.pictures, "picture") + '\n';
     text += line("prompt", chat.prompt) + amount(chat.prompt_tokens, "token") + rate(chat.prompt_tokens, chat.prompt) + '\n';
     text += line("decode", chat.decode) + amount(chat.decoded_tokens, "token") + rate(chat.decoded_tokens, chat.decode) + '\n';
@@ -55,16 +56,21 @@ struct Summary {
     std::snprintf(text.data(), text.size(), pattern, values...);
     return text.data();
   }
-  static std::string counted(std::size_t number, std::string_view unit) { return mllama::concat(number, ' ', unit, number == 1 ? "" : "s"); }
+  static std::string counted(std::size_t number, std::string_view unit) {
+    return mllama::concat(number, ' ', unit, number == 1 ? "" : "s");
+  }
 
   static std::string line(const char* stage, double seconds) { return format("%-6s %9.3f s", stage, seconds); }
-  static std::string amount(std::size_t number, std::string_view unit) { return format("%9zu ", number) + mllama::concat(unit, number == 1 ? "" : "s"); }
+  static std::string amount(std::size_t number, std::string_view unit) {
+    return format("%9zu ", number) + mllama::concat(unit, number == 1 ? "" : "s");
+  }
   /// Comes after "tokens", or "token", which is a column less.
   static std::string rate(std::size_t tokens, double seconds) {
     return tokens == 0 || seconds <= 0 ? "" : format("%*.1f tokens/s", tokens == 1 ? 10 : 9, static_cast<double>(tokens) / seconds);
   }
   static std::string size(std::size_t bytes) {
-    return bytes < 1'000'000'000 ? format("%9.1f MB", static_cast<double>(bytes) / 1e6) : format("%9.1f GB", static_cast<double>(bytes) / 1e9);
+    return bytes < 1'000'000'000 ? format("%9.1f MB", static_cast<double>(bytes) / 1e6)
+                                 : format("%9.1f GB", static_cast<double>(bytes) / 1e9);
   }
 };
 

@@ -25,7 +25,8 @@ enum class Colours {
 inline Colours colours_of(std::string_view term, std::string_view colorterm, std::string_view no_color) {
   if (!no_color.empty() || term.empty() || term == "dumb") return Colours::none;
   const auto has = [term](std::string_view part) { return term.find(part) != term.npos; };
-  if (colorterm == "truecolor" || colorterm == "24bit" || has("direct") || has("kitty") || has("alacritty") || has("foot")) return Colours::direct;
+  if (colorterm == "truecolor" || colorterm == "24bit" || has("direct") || has("kitty") || has("alacritty") || has("foot"))
+    return Colours::direct;
   // A plain `xterm` is what containers and remote shells say whatever the terminal is.
   return has("256color") || has("xterm") || has("tmux") || has("screen") ? Colours::palette : Colours::none;
 }

@@ -3,7 +3,6 @@
 
 #include <unistd.h>
 
-#include <cstdio>
 #include <exception>
 #include <iostream>
 #include <optional>
@@ -79,7 +78,8 @@ class Turns {
     if (line.starts_with(image)) {
       show(line.substr(image.size()));
     } else if (line.starts_with('/')) {
-      throw mllama::input_error(mllama::Fault{.file = {}, .field = "command", .expected = "/image FILE or /quit", .found = line, .note = {}});
+      throw mllama::input_error(
+          mllama::Fault{.file = {}, .field = "command", .expected = "/image FILE or /quit", .found = line, .note = {}});
     } else {
       next_.question = std::move(line);
     }

@@ -26,7 +26,8 @@ mllama::Image picture(std::size_t width, std::size_t height, std::vector<std::ui
 }
 
 std::size_t characters(std::string_view text) {
-  return static_cast<std::size_t>(std::ranges::count_if(text, [](char c) { return (static_cast<unsigned char>(c) & 0xc0U) != 0x80; }));
+  return static_cast<std::size_t>(
+      std::ranges::count_if(text, [](char c) { return (static_cast<unsigned char>(c) & 0xc0U) != 0x80; }));
 }
 
 std::size_t occurrences(std::string_view text, std::string_view part) {
@@ -42,19 +43,13 @@ TEST_CASE("a terminal's colours") {
     std::string_view term, colorterm, no_color;
     Colours expected;
   };
-  for (const Row& row : {Row{"xterm-256color", "truecolor", "", Colours::direct},
-                         Row{"xterm-256color", "24bit", "", Colours::direct},
-                         Row{"xterm-direct", "", "", Colours::direct},
-                         Row{"xterm-kitty", "", "", Colours::direct},
-                         Row{"xterm-256color", "", "", Colours::palette},
-                         Row{"xterm", "", "", Colours::palette},
-                         Row{"tmux", "", "", Colours::palette},
-                         Row{"screen", "yes", "", Colours::palette},
-                         Row{"xterm-256color", "truecolor", "1", Colours::none},
-                         Row{"dumb", "truecolor", "", Colours::none},
-                         Row{"", "truecolor", "", Colours::none},
-                         Row{"vt100", "", "", Colours::none},
-                         Row{"linux", "", "", Colours::none}}) {
+  for (const Row& row :
+       {Row{"xterm-256color", "truecolor", "", Colours::direct}, Row{"xterm-256color", "24bit", "", Colours::direct},
+        Row{"xterm-direct", "", "", Colours::direct}, Row{"xterm-kitty", "", "", Colours::direct},
+        Row{"xterm-256color", "", "", Colours::palette}, Row{"xterm", "", "", Colours::palette},
+        Row{"tmux", "", "", Colours::palette}, Row{"screen", "yes", "", Colours::palette},
+        Row{"xterm-256color", "truecolor", "1", Colours::none}, Row{"dumb", "truecolor", "", Colours::none},
+        Row{"", "truecolor", "", Colours::none}, Row{"vt100", "", "", Colours::none}, Row{"linux", "", "", Colours::none}}) {
     CAPTURE(row.term);
     CAPTURE(row.colorterm);
     CHECK(colours_of(row.term, row.colorterm, row.no_color) == row.expected);
@@ -70,7 +65,8 @@ TEST_CASE("two pixels to a character") {
 }
 
 TEST_CASE("a picture fits into the terminal") {
-  for (const std::array<std::size_t, 2> size : {std::array<std::size_t, 2>{1, 1}, {2000, 1}, {1, 2000}, {300, 200}, {200, 300}, {7, 5}}) {
+  for (const std::array<std::size_t, 2> size :
+       {std::array<std::size_t, 2>{1, 1}, {2000, 1}, {1, 2000}, {300, 200}, {200, 300}, {7, 5}}) {
     const mllama::Image image(size[0], size[1]);
     for (const std::size_t columns : {1U, 2U, 20U, 80U, 500U}) {
       for (const std::size_t rows : {1U, 10U, 24U, 100U}) {
@@ -78,7 +74,8 @@ TEST_CASE("a picture fits into the terminal") {
         CAPTURE(size[1]);
         CAPTURE(columns);
         CAPTURE(rows);
-        const std::string text = half_blocks(image, {.escapes = true, .colours = Colours::direct, .columns = columns, .rows = rows});
+        const std::string text =
+            half_blocks(image, {.escapes = true, .colours = Colours::direct, .columns = columns, .rows = rows});
         const std::size_t lines = occurrences(text, "\n"), blocks = occurrences(text, "▀");
         CHECK(lines >= 1);
         CHECK(lines <= std::max<std::size_t>(rows, 13) - 9);
@@ -120,13 +117,14 @@ TEST_CASE("a bar is shorter than the terminal is wide, and grows") {
 }
 
 TEST_CASE("timings stand in columns") {
-  const Summary summary{.model = "pocket",
-                        .model_bytes = 2'025'504,
-                        .memory = 12'345'678'901,
-                        .threads = 1,
-                        .load = 0.0123,
-                        .total = 61.5,
-                        .chat = {.encode = 0.5, .prompt = 0.25, .decode = 60, .pictures = 2, .prompt_tokens = 17, .decoded_tokens = 1}};
+  const Summary summary{
+      .model = "pocket",
+      .model_bytes = 2'025'504,
+      .memory = 12'345'678'901,
+      .threads = 1,
+      .load = 0.0123,
+      .total = 61.5,
+      .chat = {.encode = 0.5, .prompt = 0.25, .decode = 60, .pictures = 2, .prompt_tokens = 17, .decoded_tokens = 1}};
   CHECK(summary.table() ==
         "load       0.012 s      2.0 MB   pocket, 1 thread\n"
         "encode     0.500 s        2 pictures\n"
