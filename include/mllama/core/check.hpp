@@ -2,7 +2,7 @@
 #pragma once
 
 #include <charconv>
-#include <concepts>
+#include <initializer_list>
 #include <stdexcept>
 #include <string>
 #include <string_view>
@@ -15,19 +15,66 @@ namespace mllama {
 
 namespace detail {
 
-inline void append(std::string& out, std::string_view text) { out += text; }
-inline void append(std::string& out, char c) { out += c; }
-template <std::same_as<bool> Truth>  // a template, so that string literals do not decay to it
-void append(std::string& out, Truth value) {
-  out += value ? "true" : "false";
-}
+/// An argument of `concat`. One type for all of them, so that there is one function to compile and not one per combination.
+class Part {
+ public:
+  Part(std::string_view text) : kind_(Kind::text), text_(text) {}        // NOLINT(google-explicit-constructor)
+  Part(const std::string& text) : kind_(Kind::text), text_(text) {}      // NOLINT(google-explicit-constructor)
+  Part(const char* text) : kind_(Kind::text), text_(text) {}             // NOLINT(google-explicit-constructor)
+  Part(char c) : kind_(Kind::character), character_(c) {}                // NOLINT(google-explicit-constructor)
+  Part(bool value) : Part(value ? "true" : "false") {}                   // NOLINT(google-explicit-constructor)
+  Part(int value) : kind_(Kind::integer), integer_(value) {}             // NOLINT(google-explicit-constructor)
+  Part(long value) : kind_(Kind::integer), integer_(value) {}            // NOLINT(google-explicit-constructor)
+  Part(long long value) : kind_(Kind::integer), integer_(value) {}       // NOLINT(google-explicit-constructor)
+  Part(unsigned value) : kind_(Kind::natural), natural_(value) {}        // NOLINT(google-explicit-constructor)
+  Part(unsigned long value) : kind_(Kind::natural), natural_(value) {}   // NOLINT(google-explicit-constructor)
+  Part(unsigned long long value) : kind_(Kind::natural), natural_(value) {}  // NOLINT(google-explicit-constructor)
+  Part(float value) : kind_(Kind::single), single_(value) {}             // NOLINT(google-explicit-constructor)
+  Part(double value) : kind_(Kind::real), real_(value) {}                // NOLINT(google-explicit-constructor)
 
-template <class Number>
-  requires((std::integral<Number> || std::floating_point<Number>) && !std::same_as<Number, bool> && !std::same_as<Number, char>)
-void append(std::string& out, Number value) {
-  char digits[64];
-  const auto [end, status] = std::to_chars(digits, digits + sizeof digits, value);
-  out.append(digits, status == std::errc{} ? end : digits);
+  void append_to(std::string& out) const {
+    char digits[64];
+    char* const end = digits + sizeof digits;
+    switch (kind_) {
+      case Kind::text:
+        out += text_;
+        break;
+      case Kind::character:
+        out += character_;
+        break;
+      case Kind::integer:
+        out.append(digits, std::to_chars(digits, end, integer_).ptr);
+        break;
+      case Kind::natural:
+        out.append(digits, std::to_chars(digits, end, natural_).ptr);
+        break;
+      case Kind::single:
+        out.append(digits, std::to_chars(digits, end, single_).ptr);
+        break;
+      case Kind::real:
+        out.append(digits, std::to_chars(digits, end, real_).ptr);
+        break;
+    }
+  }
+
+ private:
+  enum class Kind : unsigned char { text, character, integer, natural, single, real };
+
+  Kind kind_;
+  union {
+    std::string_view text_;
+    char character_;
+    long long integer_;
+    unsigned long long natural_;
+    float single_;
+    double real_;
+  };
+};
+
+inline std::string joined(std::initializer_list<Part> parts) {
+  std::string out;
+  for (const Part& part : parts) part.append_to(out);
+  return out;
 }
 
 }  // namespace detail
@@ -35,9 +82,7 @@ void append(std::string& out, Number value) {
 /// Its arguments (text, characters, numbers, truth values) written one after the other.
 template <class... Parts>
 [[nodiscard]] std::string concat(const Parts&... parts) {
-  std::string out;
-  (detail::append(out, parts), ...);
-  return out;
+  return detail::joined({parts...});
 }
 
 /// What an error knows: each part may be empty. The message is one line, `file: field: expected …, found …`.

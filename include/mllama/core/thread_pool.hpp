@@ -6,15 +6,10 @@
 #include <cstddef>
 #include <cstdint>
 #include <exception>
-#include <mutex>
 #include <thread>
 #include <type_traits>
 #include <utility>
 #include <vector>
-
-#if defined(__x86_64__) || defined(_M_X64)
-#include <immintrin.h>
-#endif
 
 namespace mllama {
 
@@ -67,7 +62,7 @@ class ThreadPool {
                const std::size_t begin = bound(worker), end = worker + 1 == c.parts ? c.count : bound(worker + 1);
                if (begin < end) c.body(begin, end, worker);
              }};
-    failure_ = nullptr;
+    failed_.clear(std::memory_order_relaxed);
     pending_.store(static_cast<unsigned>(workers_.size()), std::memory_order_relaxed);
     publish();
     run(0);
@@ -87,8 +82,8 @@ class ThreadPool {
 
   static void pause(unsigned& spins) {
     if (++spins < spins_before_yield) {
-#if defined(__x86_64__) || defined(_M_X64)
-      _mm_pause();
+#if defined(__x86_64__)
+      __builtin_ia32_pause();  // _mm_pause() without the headers of all vector instructions
 #endif
     } else {
       std::this_thread::yield();
@@ -110,8 +105,7 @@ class ThreadPool {
     try {
       task_.call(task_.context, worker);
     } catch (...) {
-      const std::scoped_lock lock(failure_mutex_);
-      if (!failure_) failure_ = std::current_exception();
+      if (!failed_.test_and_set(std::memory_order_relaxed)) failure_ = std::current_exception();  // read after all have ended
     }
   }
 
@@ -139,7 +133,7 @@ class ThreadPool {
   std::atomic<unsigned> pending_{0};
   std::atomic<bool> stopping_{false};
   Task task_;
-  std::mutex failure_mutex_;
+  std::atomic_flag failed_;
   std::exception_ptr failure_;
 };
 

@@ -2,7 +2,7 @@
 #pragma once
 
 #include <algorithm>
-#include <chrono>
+#include <ctime>
 #include <concepts>
 #include <cstddef>
 #include <cstdint>
@@ -86,7 +86,7 @@ class Chat {
     std::vector<ContentPart> parts(pictures.size(), ImagePart{});
     parts.emplace_back(std::move(text));
     messages_.push_back({"user", std::move(parts)});
-    std::ranges::move(pictures, std::back_inserter(pictures_));
+    for (Picture& picture : pictures) pictures_.push_back(std::move(picture));
   }
 
   /// Generates the assistant's turn. `on_text(piece)` is called with each piece of text as soon as it is whole code points; if it
@@ -98,8 +98,9 @@ class Chat {
     const Tokenizer& tokenizer = *pretrained_->tokenizer;
     const std::vector<std::int32_t> prompt = prompt_ids();
     // The last token of the prompt is always run, so that there are logits to start from.
-    const auto [mine, theirs] = std::ranges::mismatch(session_.ids(), prompt);
-    const auto common = std::min<std::size_t>(static_cast<std::size_t>(mine - session_.ids().begin()), prompt.size() - 1);
+    const std::span<const std::int32_t> done = session_.ids();
+    std::size_t common = 0;
+    while (common < done.size() && common + 1 < prompt.size() && done[common] == prompt[common]) ++common;
     session_.truncate(common);
 
     std::string answer;
@@ -141,10 +142,13 @@ class Chat {
   [[nodiscard]] const ChatTimings& timings() const noexcept { return timings_; }
 
  private:
-  static auto now() { return std::chrono::steady_clock::now(); }
-  static double seconds_since(std::chrono::steady_clock::time_point start) {
-    return std::chrono::duration<double>(now() - start).count();
+  /// Seconds of a clock that nobody sets. <chrono> would bring calendars and streams.
+  static double now() noexcept {
+    std::timespec time{};
+    ::clock_gettime(CLOCK_MONOTONIC, &time);
+    return static_cast<double>(time.tv_sec) + 1e-9 * static_cast<double>(time.tv_nsec);
   }
+  static double seconds_since(double start) noexcept { return now() - start; }
 
   [[nodiscard]] std::vector<std::int32_t> prompt_ids() const {
     const ChatOptions options{.chat_template = pretrained_->chat_template.value_or(ChatTemplate::plain), .date = settings_.date};
@@ -153,7 +157,7 @@ class Chat {
     check(ids.size() < most, [&] {
       return Fault{.file = {}, .field = "prompt", .expected = concat("fewer than ", most, " tokens"), .found = concat(ids.size()), .note = {}};
     });
-    const auto images = static_cast<std::size_t>(std::ranges::count(ids, Model::Text::image_token));
+    const auto images = static_cast<std::size_t>(std::count(ids.begin(), ids.end(), Model::Text::image_token));
     check(images == pictures_.size(), [&] {
       return Fault{.file = {}, .field = "prompt", .expected = concat(pictures_.size(), " image tokens, one for each picture"),
                    .found = concat(images), .note = {}};
@@ -163,7 +167,7 @@ class Chat {
 
   /// Pictures of the image tokens of the prompt's last part, which is run now.
   [[nodiscard]] std::span<const Picture> new_pictures(std::span<const std::int32_t> rest) const {
-    const auto count = static_cast<std::size_t>(std::ranges::count(rest, Model::Text::image_token));
+    const auto count = static_cast<std::size_t>(std::count(rest.begin(), rest.end(), Model::Text::image_token));
     return std::span(pictures_).last(count);
   }
 

@@ -121,7 +121,7 @@ class InputFile {
     } else if (tensor.dtype == Dtype::BF16 || tensor.dtype == Dtype::F16) {
       std::vector<std::uint16_t> bits(out.size());
       std::memcpy(bits.data(), tensor.bytes.data(), tensor.bytes.size());
-      std::ranges::transform(bits, out.begin(), tensor.dtype == Dtype::BF16 ? BF16::decode : F16::decode);
+      std::transform(bits.begin(), bits.end(), out.begin(), tensor.dtype == Dtype::BF16 ? BF16::decode : F16::decode);
     } else {
       reject(tensor, "F32, BF16 or F16");
     }

@@ -36,7 +36,7 @@ class TileVisibility {
  public:
   /// A row that sees no tile attends to all of them, if it attends at all.
   void add_row(std::span<const std::int64_t> seen, std::size_t images, std::size_t tiles, std::size_t positions) {
-    if (last_ != seen.size() || !std::ranges::equal(seen, row_)) add_set(seen, images, tiles, positions);
+    if (last_ != seen.size() || !std::equal(seen.begin(), seen.end(), row_.begin(), row_.end())) add_set(seen, images, tiles, positions);
     set_of_row_.push_back(static_cast<std::uint32_t>(first_.size()) - 2);
     sees_image_.push_back(any_ ? 1 : 0);
   }
@@ -54,7 +54,7 @@ class TileVisibility {
   void add_set(std::span<const std::int64_t> seen, std::size_t images, std::size_t tiles, std::size_t positions) {
     row_.assign(seen.begin(), seen.end());
     last_ = seen.size();
-    any_ = std::ranges::any_of(seen, [](std::int64_t entry) { return entry != 0; });
+    any_ = std::any_of(seen.begin(), seen.end(), [](std::int64_t entry) { return entry != 0; });
     for (std::size_t i = 0; i < images; ++i) {
       for (std::size_t t = 0; t < tiles; ++t) {
         if (any_ && seen[i * tiles + t] == 0) continue;

@@ -25,10 +25,10 @@ class Recorder {
 
   template <class V>
   void operator()(Tap tap, const V& view) {
-    if (std::ranges::find(names_, tap.name) == names_.end()) return;
+    if (std::find(names_.begin(), names_.end(), tap.name) == names_.end()) return;
     std::string name(tap.name);
     if (tap.index != Tap::no_index) name += concat(".", tap.index);
-    auto found = std::ranges::find(records_, name, &Record::name);
+    auto found = std::find_if(records_.begin(), records_.end(), [&](const Record& record) { return record.name == name; });
     if (found == records_.end()) {
       records_.push_back({std::move(name), {0}, {}});
       found = std::prev(records_.end());

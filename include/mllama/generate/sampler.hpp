@@ -55,7 +55,7 @@ class Sampler {
   [[nodiscard]] std::int32_t operator()(std::span<const float> logits, std::span<const std::int32_t> history = {}) {
     if (!settings_.do_sample) {
       penalise(logits, history);
-      return static_cast<std::int32_t>(std::ranges::max_element(scores_) - scores_.begin());
+      return static_cast<std::int32_t>(std::max_element(scores_.begin(), scores_.end()) - scores_.begin());
     }
     const auto kept = candidates(logits, history);
     double sum = 0;
@@ -76,11 +76,12 @@ class Sampler {
     for (std::size_t i = 0; i < scores_.size(); ++i) kept_.push_back({scores_[i] / temperature, static_cast<std::int32_t>(i)});
     if (const auto k = static_cast<std::size_t>(settings_.top_k); k != 0 && k < kept_.size()) {
       const auto border = kept_.begin() + static_cast<std::ptrdiff_t>(k) - 1;
-      std::ranges::nth_element(kept_, border, std::ranges::greater{}, &Candidate::score);
+      std::nth_element(kept_.begin(), border, kept_.end(), [](const Candidate& a, const Candidate& b) { return a.score > b.score; });
       const float least = border->score;
       std::erase_if(kept_, [least](const Candidate& c) { return c.score < least; });
     }
-    std::ranges::sort(kept_, [](const Candidate& a, const Candidate& b) { return a.score != b.score ? a.score < b.score : a.id > b.id; });
+    std::sort(kept_.begin(), kept_.end(),
+              [](const Candidate& a, const Candidate& b) { return a.score != b.score ? a.score < b.score : a.id > b.id; });
     if (settings_.top_p < 1) drop_tail();
     if (settings_.min_p > 0) {
       std::erase_if(kept_, [this, most = kept_.back().score](const Candidate& c) {
@@ -96,7 +97,9 @@ class Sampler {
     check(!logits.empty(), [] { return Fault{.file = {}, .field = "logits", .expected = "at least one", .found = "none", .note = {}}; });
     scores_.assign(logits.begin(), logits.end());
     // Broken weights make them, and they have no place in an order.
-    std::ranges::replace_if(scores_, [](float score) { return std::isnan(score); }, -std::numeric_limits<float>::infinity());
+    for (float& score : scores_) {
+      if (std::isnan(score)) score = -std::numeric_limits<float>::infinity();
+    }
     if (settings_.repetition_penalty == 1) return;
     const float penalty = static_cast<float>(settings_.repetition_penalty);
     for (const std::int32_t id : history) {

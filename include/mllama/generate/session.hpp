@@ -39,13 +39,13 @@ class Session {
   /// Returns:  logits of the last position (vocab), valid until the next call.
   /// Errors:   input_error if ids are out of range or pictures and image tokens do not match; the session is as before then.
   std::span<const float> append(std::span<const std::int32_t> ids, std::span<const Picture> pictures = {}) {
-    const auto tokens = static_cast<std::size_t>(std::ranges::count(ids, Text::image_token));
+    const auto tokens = static_cast<std::size_t>(std::count(ids.begin(), ids.end(), Text::image_token));
     check(!ids.empty(), [] { return Fault{.file = {}, .field = "input_ids", .expected = "at least one", .found = "none", .note = {}}; });
     check(tokens == pictures.size(), [&] {
       return Fault{.file = {}, .field = "images", .expected = concat(tokens, " for as many image tokens"), .found = concat(pictures.size()),
                    .note = {}};
     });
-    check(std::ranges::find(pictures, nullptr) == pictures.end(), [] {
+    check(std::find(pictures.begin(), pictures.end(), nullptr) == pictures.end(), [] {
       return Fault{.file = {}, .field = "images", .expected = "encoded pictures", .found = "a null pointer", .note = {}};
     });
     for (const std::int32_t id : ids) {
@@ -65,7 +65,7 @@ class Session {
   void truncate(std::size_t length) {
     if (length >= ids_.size()) return;
     ids_.resize(length);
-    pictures_.resize(static_cast<std::size_t>(std::ranges::count(ids_, Text::image_token)));
+    pictures_.resize(static_cast<std::size_t>(std::count(ids_.begin(), ids_.end(), Text::image_token)));
     cache_.truncate(numerics_.zero_masked_cross_rows ? length : 0);
   }
 
@@ -152,7 +152,7 @@ std::vector<std::int32_t> generate(Session<Model, Ctx>& session, std::span<const
   for (std::size_t n = 0; n < stop.max_new_tokens; ++n) {
     const std::int32_t id = sampler(logits, history);
     history.push_back(id);
-    if (!on_token(id) || std::ranges::find(stop.eos, id) != stop.eos.end() || n + 1 == stop.max_new_tokens) break;
+    if (!on_token(id) || std::find(stop.eos.begin(), stop.eos.end(), id) != stop.eos.end() || n + 1 == stop.max_new_tokens) break;
     logits = session.append({&id, 1});
   }
   generated.assign(history.begin() + static_cast<std::ptrdiff_t>(start), history.end());

@@ -199,8 +199,9 @@ class Checkpoint {
   }
 
   void sort() {
-    std::ranges::sort(entries_, {}, &Entry::name);
-    const auto twice = std::ranges::adjacent_find(entries_, {}, &Entry::name);
+    std::sort(entries_.begin(), entries_.end(), [](const Entry& a, const Entry& b) { return a.name < b.name; });
+    const auto twice =
+        std::adjacent_find(entries_.begin(), entries_.end(), [](const Entry& a, const Entry& b) { return a.name == b.name; });
     if (twice == entries_.end()) return;
     const Entry& other = *std::next(twice);
     throw format_error(Fault{.file = path(other),
@@ -212,8 +213,13 @@ class Checkpoint {
 
   [[nodiscard]] const std::string& path(const Entry& entry) const noexcept { return files_[entry.file].path; }
 
+  /// Where the names from `name` on begin.
+  [[nodiscard]] std::vector<Entry>::const_iterator first_from(std::string_view name) const noexcept {
+    return std::lower_bound(entries_.begin(), entries_.end(), name,
+                            [](const Entry& entry, std::string_view key) { return entry.name < key; });
+  }
   [[nodiscard]] const Entry* find_entry(std::string_view name) const noexcept {
-    const auto place = std::ranges::lower_bound(entries_, name, {}, &Entry::name);
+    const auto place = first_from(name);
     return place != entries_.end() && place->name == name ? &*place : nullptr;
   }
   [[nodiscard]] Entry* find_entry(std::string_view name) noexcept {
@@ -239,7 +245,7 @@ class Checkpoint {
   [[nodiscard]] QuantizedTensor quantized_tensor(const Entry& entry) {
     QuantizedTensor quantized(located(entry));
     const std::string begin = concat(entry.name, ".");
-    auto part = std::ranges::lower_bound(entries_, std::string_view(begin), {}, &Entry::name);
+    auto part = entries_.begin() + (first_from(begin) - entries_.begin());
     const auto first = part;
     for (; part != entries_.end() && part->name.starts_with(begin); ++part) {
       quantized.add(located(*part), part->name.substr(entry.name.size()));
@@ -250,7 +256,7 @@ class Checkpoint {
   }
 
   void check_shape(const Entry& entry, std::span<const std::size_t> shape) const {
-    if (shape.empty() || !std::ranges::equal(entry.tensor->shape, shape)) {
+    if (shape.empty() || !std::equal(shape.begin(), shape.end(), entry.tensor->shape.begin(), entry.tensor->shape.end())) {
       located(entry).fail<shape_error>(to_string(shape), concat(name(entry.tensor->dtype), " ", to_string(entry.tensor->shape)));
     }
   }

@@ -227,9 +227,9 @@ inline TextSizes read_text_sizes(const JsonField& config) {
   if (cross.present()) {
     text.cross.clear();
     for (const JsonField& layer : cross.elements()) text.cross.push_back(layer.integer(0, text.layers - 1));
-    std::ranges::sort(text.cross);  // the reference only asks whether a layer is in the list
+    std::sort(text.cross.begin(), text.cross.end());  // the reference only asks whether a layer is in the list
   }
-  if (std::ranges::adjacent_find(text.cross) != text.cross.end()) cross.fail<config_error>("every layer once");
+  if (std::adjacent_find(text.cross.begin(), text.cross.end()) != text.cross.end()) cross.fail<config_error>("every layer once");
   if (!text.cross.empty() && text.cross.back() >= text.layers) {
     reject(cross, concat("layers below num_hidden_layers, ", text.layers), concat(text.cross.back()));
   }
@@ -261,7 +261,7 @@ inline VisionSizes read_vision_sizes(const JsonField& config) {
     for (const JsonField& layer : taps.elements()) vision.taps.push_back(layer.integer(0, vision.layers));
   }
   if (vision.taps.empty() || vision.taps.size() > 1000) taps.fail<config_error>("1 to 1000 layers");
-  if (const int last = *std::ranges::max_element(vision.taps); last > vision.layers) {
+  if (const int last = *std::max_element(vision.taps.begin(), vision.taps.end()); last > vision.layers) {
     reject(taps, concat("layers up to num_hidden_layers, ", vision.layers), concat(last));
   }
   if (const std::int64_t width = std::int64_t{vision.hidden} * (1 + std::ssize(vision.taps)); vision.output != width) {

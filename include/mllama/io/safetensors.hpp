@@ -5,14 +5,12 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
-#include <iterator>
 #include <limits>
 #include <map>
 #include <mllama/core/check.hpp>
 #include <mllama/core/json.hpp>
 #include <mllama/io/mapped_file.hpp>
 #include <mllama/io/output_file.hpp>
-#include <numeric>
 #include <optional>
 #include <span>
 #include <string>
@@ -91,7 +89,9 @@ struct FileTensor {
   std::span<const std::byte> bytes;
 
   [[nodiscard]] std::size_t size() const noexcept {
-    return std::accumulate(shape.begin(), shape.end(), std::size_t{1}, [](std::size_t a, std::size_t b) { return a * b; });
+    std::size_t product = 1;
+    for (const std::size_t length : shape) product *= length;
+    return product;
   }
 };
 
@@ -260,7 +260,8 @@ class Safetensors {
   [[nodiscard]] const Metadata& metadata() const noexcept { return metadata_; }
   /// Null if there is none of that name.
   [[nodiscard]] const FileTensor* find(std::string_view name) const noexcept {
-    const auto place = std::ranges::lower_bound(tensors_, name, {}, [](const FileTensor& t) { return std::string_view(t.name); });
+    const auto place = std::lower_bound(tensors_.begin(), tensors_.end(), name,
+                                        [](const FileTensor& tensor, std::string_view key) { return tensor.name < key; });
     return place != tensors_.end() && place->name == name ? &*place : nullptr;
   }
 
@@ -277,7 +278,7 @@ class Safetensors {
 inline void write_safetensors(const std::string& path, std::span<const FileTensor> tensors, const Metadata& metadata = {}) {
   std::vector<const FileTensor*> order;
   for (const FileTensor& tensor : tensors) order.push_back(&tensor);
-  std::ranges::sort(order, [](const FileTensor* a, const FileTensor* b) {
+  std::sort(order.begin(), order.end(), [](const FileTensor* a, const FileTensor* b) {
     return a->dtype != b->dtype ? a->dtype > b->dtype : a->name < b->name;
   });
 

@@ -136,7 +136,7 @@ class ChatWriter {
  private:
   using Parts = std::vector<ContentPart>;
 
-  void add(auto... parts) { (append(out_, parts), ...); }
+  void add(const auto&... parts) { out_ += concat(parts...); }
   void header(std::string_view role) { add(start_header, role, end_header, "\n\n"); }
 
   /// System block and tools. Takes the messages that it uses up off the list.

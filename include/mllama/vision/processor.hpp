@@ -148,7 +148,7 @@ class ImageProcessor {
                        .note = {}};
         });
         const std::size_t first = slot * batch.tiles;
-        std::ranges::copy(set.pixels, batch.pixel_values.begin() + static_cast<std::ptrdiff_t>(first * tile_size));
+        std::copy(set.pixels.begin(), set.pixels.end(), batch.pixel_values.begin() + static_cast<std::ptrdiff_t>(first * tile_size));
         std::fill_n(batch.aspect_ratio_mask.begin() + static_cast<std::ptrdiff_t>(first), count, 1);
         batch.aspect_ratio_ids[slot++] = static_cast<std::int64_t>(set.aspect_ratio_id);
         num_tiles.push_back(count);
@@ -259,12 +259,12 @@ inline void check_image_counts(std::span<const std::size_t> image_tokens, std::s
   const std::size_t tokens = sum(image_tokens), pictures = sum(images);
   if (image_tokens.empty() && images.empty()) fail("", "", "there is neither a text nor a picture");
   if (image_tokens.empty()) fail("a text for each sample", "pictures only", "");
-  if (tokens != 0 && std::ranges::count(image_tokens, std::size_t{0}) != 0) {
+  if (tokens != 0 && std::count(image_tokens.begin(), image_tokens.end(), std::size_t{0}) != 0) {
     fail("image tokens in all texts of a batch, or in none", concat(list(image_tokens), " per text"), "");
   }
   if (tokens != 0 && pictures == 0) fail(concat(tokens, " for the image tokens of the text"), "none", "");
   if (tokens == 0 && pictures != 0) fail("an image token in the text for each picture", "none", "");
-  if (tokens != 0 && !std::ranges::equal(image_tokens, images)) {
+  if (tokens != 0 && !std::equal(image_tokens.begin(), image_tokens.end(), images.begin(), images.end())) {
     fail(concat(list(image_tokens), " per text, by its image tokens"), list(images),
          tokens == pictures ? "the total is right: give one list of pictures per text" : "");
   }

@@ -107,13 +107,13 @@ inline Image resize_height(const Image& image, std::size_t height) {
   std::vector<std::int32_t> sums(image.width * Image::channels);
   for (std::size_t y = 0; y < height; ++y) {
     const BilinearFilter::Window& window = filter.windows[y];
-    std::ranges::fill(sums, BilinearFilter::half);
+    std::fill(sums.begin(), sums.end(), BilinearFilter::half);
     std::size_t from = window.first;
     for (const std::int32_t weight : filter.of(window)) {
       const std::span<const std::uint8_t> row = image.row(from++);
       for (std::size_t x = 0; x < row.size(); ++x) sums[x] += row[x] * weight;
     }
-    std::ranges::transform(sums, out.row(y).begin(), BilinearFilter::to_byte);
+    std::transform(sums.begin(), sums.end(), out.row(y).begin(), BilinearFilter::to_byte);
   }
   return out;
 }

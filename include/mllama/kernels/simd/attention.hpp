@@ -69,11 +69,12 @@ template <class B>
 
 /// The keys [begin, end) of a block; begin == end: none.
 [[nodiscard]] inline bool overlap(std::span<const KeyRange> a, std::span<const KeyRange> b) noexcept {
-  return std::ranges::any_of(a, [&](const KeyRange& one) {
-    return std::ranges::any_of(b, [&](const KeyRange& other) {
-      return one.block == other.block && std::max(one.begin, other.begin) < std::min(one.end, other.end);
-    });
-  });
+  for (const KeyRange& one : a) {
+    for (const KeyRange& other : b) {
+      if (one.block == other.block && std::max(one.begin, other.begin) < std::min(one.end, other.end)) return true;
+    }
+  }
+  return false;
 }
 
 /// What the lanes of a task share. Lane l is head `first_head + q % group` of row q / group, q = first + l.
@@ -159,9 +160,10 @@ void attend(const AttentionTask& task, std::size_t first, std::size_t count, flo
       }
       if (seen != keys) {
         for (std::size_t key = 0; key < keys; ++key) {
-          const bool is_seen = std::ranges::any_of(task.visible.of_row(row), [&](const KeyRange& part) {
-            return part.block == range.block && part.begin <= range.begin + key && range.begin + key < part.end;
-          });
+          bool is_seen = false;
+          for (const KeyRange& part : task.visible.of_row(row)) {
+            is_seen = is_seen || (part.block == range.block && part.begin <= range.begin + key && range.begin + key < part.end);
+          }
           if (!is_seen) std::fill(scores + key * lanes + l, scores + key * lanes + same, hidden);
         }
       }

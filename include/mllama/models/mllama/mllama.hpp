@@ -88,9 +88,4 @@ struct Llama32Vision90B : Mllama<Vision560, Text90B> {
   static constexpr std::string_view name = "llama-3.2-90b-vision-instruct";
 };
 
-static_assert(count_parameters<Llama32Vision11B>().tensors == 906);
-static_assert(count_parameters<Llama32Vision11B>().elements == 10'670'220'835);
-static_assert(count_parameters<Llama32Vision90B>().tensors == 1494);
-static_assert(count_parameters<Llama32Vision90B>().elements == 88'593'355'323);
-
 }  // namespace mllama
