@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: MIT
 // logits: runs a model on transformers' six inputs and writes what it computes, to be compared with another implementation.
 
-#include <cstdio>
-#include <exception>
 #include <string>
 #include <type_traits>
 #include <vector>
@@ -14,6 +12,7 @@
 #include <mllama/io/safetensors.hpp>
 
 #include "models.hpp"
+#include "support/command_line.hpp"
 
 namespace {
 
@@ -23,17 +22,12 @@ struct Arguments {
 };
 
 void run(const Arguments& arguments) {
-  const auto numerics = mllama::numerics_of(arguments.profile);
-  mllama::check(numerics.has_value(), [&] {
-    return mllama::Fault{.file = {}, .field = "--profile",
-                         .expected = "meta, transformers_4_45, transformers_4_55, transformers_4_56 or meta_rows", .found = arguments.profile,
-                         .note = {}};
-  });
+  const mllama::Numerics numerics = support::numerics_of(arguments.profile);
   using Choices = mllama::JoinModels<mllama::models::ModelList, mllama::ReleasedModels>;
   mllama::with_model_of(arguments.model, Choices{}, [&]<class Model>(std::type_identity<Model>) {
     const auto weights = mllama::load_weights<Model>(arguments.model);
     const mllama::InputFile inputs(arguments.inputs);
-    const auto outputs = mllama::run_logits(*weights.model, inputs, *numerics, arguments.threads);
+    const auto outputs = mllama::run_logits(*weights.model, inputs, numerics, arguments.threads);
     std::vector<mllama::FileTensor> tensors;
     for (const mllama::NamedTensor& output : outputs) {
       tensors.push_back({output.name, mllama::Dtype::F32, output.shape, std::as_bytes(std::span(output.values))});
@@ -53,13 +47,8 @@ int main(int argc, char** argv) {
                  "cross_attention_mask, and decode_input_ids to be fed one by one afterwards")
       ->required();
   app.add_option("--out", arguments.out, "safetensors file to write")->required();
-  app.add_option("--profile", arguments.profile, "numerics: meta, transformers_4_45, transformers_4_55, transformers_4_56 or meta_rows");
+  app.add_option("--profile", arguments.profile,
+                 "numerics: meta, transformers_4_45, transformers_4_55, transformers_4_56 or meta_rows");
   app.add_option("--threads", arguments.threads, "0: all");
-  CLI11_PARSE(app, argc, argv);
-  try {
-    run(arguments);
-  } catch (const std::exception& problem) {
-    std::fprintf(stderr, "logits: %s\n", problem.what());
-    return 1;
-  }
+  return support::run(app, argc, argv, [&] { run(arguments); });
 }

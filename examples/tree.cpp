@@ -2,7 +2,6 @@
 // tree: prints the module tree of a built-in model, or of a folder with the formats that its files have.
 
 #include <cstdio>
-#include <exception>
 #include <string>
 #include <string_view>
 #include <type_traits>
@@ -13,6 +12,7 @@
 #include <mllama/models/mllama/describe.hpp>
 
 #include "models.hpp"
+#include "support/command_line.hpp"
 
 namespace {
 
@@ -37,7 +37,10 @@ std::string tree(const std::string& model, mllama::TreeDetail detail) {
   std::string text = tree_of_type(model, detail, Choices{});
   if (!text.empty()) return text;
   mllama::check<mllama::input_error>(mllama::detail::exists(model), [&] {
-    return mllama::Fault{.file = {}, .field = "MODEL", .expected = mllama::concat("a folder, or one of ", names(Choices{})), .found = model,
+    return mllama::Fault{.file = {},
+                         .field = "MODEL",
+                         .expected = mllama::concat("a folder, or one of ", names(Choices{})),
+                         .found = model,
                          .note = {}};
   });
   mllama::with_model_of(model, Choices{}, [&]<class Model>(std::type_identity<Model>) {
@@ -54,12 +57,7 @@ int main(int argc, char** argv) {
   CLI::App app("Prints a model's modules as PyTorch does.", "tree");
   app.add_option("MODEL", model, mllama::concat("a folder, or one of ", names(Choices{})))->capture_default_str();
   app.add_flag("--sizes", sizes, "with parameters and bytes of each module, and totals");
-  CLI11_PARSE(app, argc, argv);
-  try {
-    const std::string text = tree(model, sizes ? mllama::TreeDetail::sizes : mllama::TreeDetail::modules);
-    std::fputs(text.c_str(), stdout);
-  } catch (const std::exception& problem) {
-    std::fprintf(stderr, "tree: %s\n", problem.what());
-    return 1;
-  }
+  return support::run(app, argc, argv, [&] {
+    std::fputs(tree(model, sizes ? mllama::TreeDetail::sizes : mllama::TreeDetail::modules).c_str(), stdout);
+  });
 }
