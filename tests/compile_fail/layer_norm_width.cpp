@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 // error: LayerNorm<N>: the last axis of x must have length N
+// values: 64 == 32
 #include <mllama/layers/norm.hpp>
 
 #ifdef MLLAMA_WRONG

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 // error: Linear<Format, In, Out>: the last axis of x must have length In
+// values: 64 == 32
 #include <mllama/layers/linear.hpp>
 
 #ifdef MLLAMA_WRONG
