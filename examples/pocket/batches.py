@@ -10,7 +10,7 @@ from torch.utils.data import Dataset
 import pictures
 from model import BOS, EOT, GRID, IMAGE_TOKEN, PAD, PATCH, PATCHES, TILES
 from pictures import CANVASES, COLOUR_NAMES, KINDS, NO_OBJECT, TILE
-from tokenizer import make_tokenizer
+from tokenizer import load_tokenizer
 
 MEAN = np.array([0.48145466, 0.4578275, 0.40821073], np.float32)
 DEVIATION = np.array([0.26862954, 0.26130258, 0.27577711], np.float32)
@@ -71,7 +71,7 @@ class Words:
     """Token ids of texts, remembered."""
 
     def __init__(self):
-        tokenizer = make_tokenizer()
+        tokenizer = load_tokenizer()
         self.encode = cache(lambda text: tuple(tokenizer.encode(text, add_special_tokens=False)))
         header = lambda role: self.encode(f"<|start_header_id|>{role}<|end_header_id|>\n\n")  # noqa: E731
         self.user, self.assistant = header("user"), header("assistant")
@@ -81,15 +81,14 @@ class Words:
 class Batches(Dataset):
     """Batch number `step` of a stage; the same number gives the same batch, in whatever order they are made."""
 
-    def __init__(self, stage, seed):
-        self.stage, self.seed, self.words = stage, seed, None
+    def __init__(self, stage, seed, words):
+        self.stage, self.seed, self.words = stage, seed, words
 
     def __len__(self):
         return self.stage.steps
 
     def __getitem__(self, step):
         stage = self.stage
-        self.words = self.words or Words()
         rng = np.random.default_rng([self.seed, stage.number, step])
         if stage.pairs and rng.random() < stage.pairs:
             return self.pairs(rng)
@@ -157,7 +156,7 @@ class Batches(Dataset):
                             targets.append((picture, len(ids) - 1, token, word.weight, len(kinds)))
                             if word.about != NO_OBJECT:
                                 reference = word.about if question.reference == NO_OBJECT else question.reference
-                                looks.append((picture, len(ids) - 1, reference + 1, word.about + 1))
+                                looks.append((picture, len(ids) - 1, reference + 1, word.about + 1, word.weight))
                             ids.append(token)
                     kinds.append(pictures.QUESTION_KINDS.index(question.kind))
                 added = len(ids) - len(positions)
@@ -176,5 +175,5 @@ class Batches(Dataset):
             "ids": ids, "positions": positions, "mask": mask,
             "target_picture": torch.tensor(picture), "target_place": torch.tensor(place), "target_token": torch.tensor(token),
             "target_weight": torch.tensor(weight), "target_question": torch.tensor(question), "kinds": torch.tensor(kinds),
-            "looks": torch.tensor(looks).view(-1, 4),
+            "looks": torch.tensor(looks, dtype=torch.float32).view(-1, 5),
         }  # fmt: skip

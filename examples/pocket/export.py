@@ -12,7 +12,7 @@ import torch
 from transformers import BitsAndBytesConfig, MllamaForConditionalGeneration, MllamaImageProcessor, MllamaProcessor
 
 from model import TILE, TILES, make_model
-from tokenizer import make_tokenizer
+from tokenizer import load_tokenizer
 
 
 def make_processor():
@@ -20,7 +20,7 @@ def make_processor():
         size={"height": TILE, "width": TILE}, max_image_tiles=TILES, resample=2,
         image_mean=[0.48145466, 0.4578275, 0.40821073], image_std=[0.26862954, 0.26130258, 0.27577711],
     )  # fmt: skip
-    tokenizer = make_tokenizer()
+    tokenizer = load_tokenizer()
     return MllamaProcessor(images, tokenizer, chat_template=tokenizer.chat_template)
 
 

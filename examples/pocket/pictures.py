@@ -104,19 +104,19 @@ def jitter(rng, rgb, amount=16):
     return tuple(int(np.clip(c + rng.integers(-amount, amount + 1), 0, 255)) for c in rgb)
 
 
-def make_scene(rng, canvas=None, count=None, largest=2.2):
-    """A random scene; `count` shapes or, without it, one to four and rarely none."""
+def make_scene(rng, canvas=None, count=None, largest=2.2, repeats=0.2):
+    """A random scene; `count` shapes or, without it, one to four and rarely none. `repeats`: how many kinds come again on purpose."""
     canvas = canvas or CANVASES[rng.choice(len(CANVASES), p=CANVAS_SHARE)]
     if count is None:
         count = int(rng.choice(5, p=(0.03, 0.21, 0.33, 0.23, 0.20)))
     while True:
         width, height, fitted = picture_size(rng, canvas, largest)
-        shapes = place(rng, width, height, fitted[0] / width, count)
+        shapes = place(rng, width, height, fitted[0] / width, count, repeats)
         if shapes is not None:
             return Scene(width, height, canvas, fitted, sorted(shapes, key=lambda s: s.x))
 
 
-def place(rng, width, height, scale, count):
+def place(rng, width, height, scale, count, repeats):
     """Puts shapes where they neither touch nor leave their order in doubt; None if there is no room for them."""
     shapes, short = [], min(width, height)
     least = SMALLEST_RADIUS / scale
@@ -131,6 +131,8 @@ def place(rng, width, height, scale, count):
         if any(math.hypot(x - s.x, y - s.y) < radius + s.radius + 2 / scale or abs(x - s.x) < gap_x for s in shapes):
             continue
         kind, colour = KINDS[rng.integers(len(KINDS))], COLOUR_NAMES[rng.integers(len(COLOUR_NAMES))]
+        if shapes and rng.random() < repeats:
+            kind = pick(rng, shapes).kind
         if any(s.kind == kind and s.colour == colour for s in shapes):
             continue
         angle = rng.uniform(0, 360) if kind == "star" else rng.uniform(-14, 14)
@@ -286,7 +288,7 @@ def ask_describe(rng, scene):
     if not shapes:
         words = short("Nothing")
     elif len(shapes) == 1:
-        words = noun_phrase(shapes, 0, "A", 1.5) + [Word(".", 1)]
+        words = noun_phrase(shapes, 0, "A", 1.5, 2.0) + [Word(".", 1)]
     elif len(shapes) == 2:
         left, right = shapes
         if abs(left.x - right.x) > abs(left.y - right.y):
@@ -295,7 +297,7 @@ def ask_describe(rng, scene):
         else:
             first, second = (0, 1) if left.y < right.y else (1, 0)
             between = [Word(" above", 1)]
-        words = noun_phrase(shapes, first, "A") + between + noun_phrase(shapes, second) + [Word(".")]
+        words = noun_phrase(shapes, first, "A", 1.0, 2.0) + between + noun_phrase(shapes, second) + [Word(".")]
     else:
         words = [Word("From", 2), Word(" left"), Word(" to"), Word(" right"), Word(",")]
         for index in range(len(shapes)):
@@ -314,9 +316,15 @@ def ask_count(rng, scene):
     return Question("count", text, short(NUMBERS[len(scene.shapes)]))
 
 
+def pick_by_count(rng, present, options):
+    """An option such that none, one and several come equally often: else "One." is a good answer to everything."""
+    count = pick(rng, sorted({present.count(option) for option in options}))
+    return pick(rng, [option for option in options if present.count(option) == count])
+
+
 def ask_count_kind(rng, scene):
     present = [s.kind for s in scene.shapes]
-    kind = pick(rng, present) if present and rng.random() < 0.7 else pick(rng, KINDS)
+    kind = pick_by_count(rng, present, KINDS)
     plural = kind + ("es" if kind == "cross" else "s")
     text = pick(rng, ("How many {} are there?", "How many {} do you see?", "Count the {}.", "How many {} are in the picture?"))
     return Question("count_shape", text.format(plural), short(NUMBERS[present.count(kind)]))
@@ -324,7 +332,7 @@ def ask_count_kind(rng, scene):
 
 def ask_count_colour(rng, scene):
     present = [s.colour for s in scene.shapes]
-    colour = pick(rng, present) if present and rng.random() < 0.7 else pick(rng, COLOUR_NAMES)
+    colour = pick_by_count(rng, present, COLOUR_NAMES)
     text = pick(rng, ("How many {} shapes are there?", "How many shapes are {}?", "How many {} shapes do you see?", "Count the {} shapes."))
     return Question("count_colour", text.format(colour), short(NUMBERS[present.count(colour)]))
 
@@ -366,7 +374,7 @@ def ask_relation(rng, scene):
     phrase = SIDE_PHRASES[side] if side in ("above", "below") or rng.random() < 0.5 else f"{side} of"
     text = pick(rng, ("What is {} the {}?", "Which shape is {} the {}?", "What do you see {} the {}?"))
     if found:
-        words = noun_phrase(scene.shapes, found[0], "A", 2.0, 0.5) + [Word(".")]
+        words = noun_phrase(scene.shapes, found[0], "A", 2.0, 2.0) + [Word(".")]
     else:
         words = short("Nothing", weight=2.0)
     return Question("relation", text.format(phrase, scene.shapes[index].name), words, index)

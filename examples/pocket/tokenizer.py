@@ -3,12 +3,15 @@
 The special tokens have Llama's names; their order is Llama's too, and `<|image|>` is the last, outside the head's vocabulary.
 """
 
+from pathlib import Path
+
 import numpy as np
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
 import pictures
 
+FILE = Path(__file__).parent / "tokenizer.json"
 BASE_VOCABULARY = 624
 SPECIAL_TOKENS = (
     "<|begin_of_text|>", "<|end_of_text|>", "<|reserved_special_token_0|>", "<|reserved_special_token_1|>",
@@ -57,8 +60,7 @@ def corpus(seed=1):
         yield from [" " + word] * 40
 
 
-def make_tokenizer():
-    """The tokenizer as transformers wraps it."""
+def train_tokenizer():
     split = pre_tokenizers.Split(Regex(PATTERN), behavior="isolated")
     bytes_ = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     tokenizer = Tokenizer(models.BPE(ignore_merges=True))
@@ -76,13 +78,17 @@ def make_tokenizer():
     for word in task_words():
         pieces = tokenizer.encode(word, add_special_tokens=False).tokens
         assert len(pieces) == 1, f"{word!r} is {pieces}"
+    return tokenizer
+
+
+def load_tokenizer():
+    """The tokenizer in `tokenizer.json` as transformers wraps it."""
     return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, bos_token=bos, eos_token="<|eot_id|>", pad_token="<|finetune_right_pad_id|>",
+        tokenizer_file=str(FILE), bos_token=SPECIAL_TOKENS[0], eos_token="<|eot_id|>", pad_token="<|finetune_right_pad_id|>",
         model_max_length=131072, model_input_names=["input_ids", "attention_mask"], padding_side="left",
         clean_up_tokenization_spaces=False, chat_template=CHAT_TEMPLATE,
     )  # fmt: skip
 
 
 if __name__ == "__main__":
-    made = make_tokenizer()
-    print(len(made), made.convert_tokens_to_ids(list(SPECIAL_TOKENS)))
+    train_tokenizer().save(str(FILE))

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.data import DataLoader, Subset
 
-from batches import NONE_COLOUR, NONE_KIND, Batches
+from batches import NONE_COLOUR, NONE_KIND, Batches, Words
 from model import HIDDEN, encode, make_model, read
 from pictures import KINDS, QUESTION_KINDS
 
@@ -45,17 +45,28 @@ SEE = (64, 32, 21, 16)
 TALK = (18, 14, 12, 10)
 KNOWN = dict(describe=2, count=0.6, shape=1.2, count_colour=1)
 STAGES = (
-    Stage(1, "see", 2200, (70, 12, 5, 13), SEE, (0.02, 0.008), 2e-3),
-    Stage(2, "name", 700, (35, 20, 8, 37), TALK, (0.015, 0.012), 2e-3, 0.4, KNOWN),
-    Stage(3, "look up", 600, (35, 20, 8, 37), TALK, (0.015, 0.015), 3e-3, 0.4, KNOWN | dict(colour=4, relation=2.5)),
-    Stage(4, "compare", 800, (35, 20, 8, 37), TALK, (0.013, 0.012), 2.5e-3, 0.4,
+    Stage(1, "see", 1800, (70, 12, 5, 13), SEE, (0.02, 0.009), 2e-3),
+    Stage(2, "name", 250, (35, 20, 8, 37), TALK, (0.015, 0.012), 2e-3, 0.4, KNOWN),
+    Stage(3, "look up", 300, (35, 20, 8, 37), TALK, (0.015, 0.015), 3e-3, 0.4, KNOWN | dict(colour=4, relation=2.5)),
+    Stage(4, "compare", 350, (35, 20, 8, 37), TALK, (0.013, 0.012), 2.5e-3, 0.4,
           KNOWN | dict(colour=1, relation=2, count_shape=2, is_colour=1.2, exists=1.2), all_tiles=0.3),
-    Stage(5, "everything", 1800, (30, 20, 10, 40), TALK, (0.012, 0.004), 2e-3, 0.4,
+    Stage(5, "everything", 400, (30, 20, 10, 40), TALK, (0.012, 0.010), 2e-3, 0.4,
           dict(describe=2, count=0.5, shape=0.7, count_colour=0.8, colour=0.8, relation=1.5, count_shape=1.3, is_colour=1, exists=1, is_beside=3),
           all_tiles=0.35, pairs=0.1),
-    Stage(6, "both profiles", 1600, (25, 18, 12, 45), TALK, (0.004, 0.0), 0.8e-3, 0.4,
-          dict(describe=2.5, count=0.5, shape=0.7, count_colour=0.8, colour=0.8, relation=1.4, count_shape=1.3, is_colour=1, exists=1, is_beside=1.5),
-          all_tiles=0.5, pairs=0.12, output_states=0.35, helper=0.5),
+    Stage(6, "look up again", 550, (35, 20, 8, 37), TALK, (0.015, 0.010), 3e-3, 0.4,
+          dict(describe=1.5, count=0.3, shape=1.2, count_colour=0.5, colour=5, relation=2.5)),
+    Stage(7, "everything again", 550, (30, 20, 10, 40), TALK, (0.011, 0.008), 1.8e-3, 0.4,
+          dict(describe=2, count=0.5, shape=0.7, count_colour=1, colour=1, relation=1.5, count_shape=1.5, is_colour=1, exists=1.2, is_beside=2.5),
+          all_tiles=0.35, pairs=0.1),
+    Stage(8, "look beside", 450, (30, 20, 10, 40), TALK, (0.011, 0.010), 2e-3, 0.4,
+          dict(describe=1.5, count=0.3, shape=0.7, count_colour=0.5, colour=2, relation=4, count_shape=2, is_colour=0.5, exists=0.7),
+          all_tiles=0.2),
+    Stage(9, "both", 200, (25, 18, 12, 45), TALK, (0.009, 0.009), 1.5e-3, 0.4,
+          dict(describe=2.5, count=0.4, shape=0.7, count_colour=0.8, colour=1, relation=3, count_shape=2, is_colour=0.7, exists=1, is_beside=2.5),
+          all_tiles=0.4, output_states=0.3),
+    Stage(10, "both profiles", 1500, (25, 18, 12, 45), TALK, (0.010, 0.0), 1.6e-3, 0.4,
+          dict(describe=2.5, count=0.3, shape=0.6, count_colour=0.9, colour=0.8, relation=2.5, count_shape=2.5, is_colour=0.6, exists=1, is_beside=2.5),
+          all_tiles=0.35, output_states=0.25),
 )  # fmt: skip
 
 
@@ -91,7 +102,8 @@ class Helpers(nn.Module):
 
 def look_loss(looks, batch):
     """Head 0 of the first cross layer shall look at the shape that is asked about, of the second at the one that answers."""
-    picture, place, reference, answer = batch["looks"].T
+    picture, place, reference, answer = batch["looks"][:, :4].long().T
+    importance = batch["looks"][:, 4]
     loss = torch.zeros(())
     if not len(picture):
         return loss
@@ -99,7 +111,8 @@ def look_loss(looks, batch):
         on_shape = F.pad(batch["about"][picture] == wanted[:, None, None], (1, 0))  # class tokens are no shape
         seen = weights[picture, 0, place] * on_shape.flatten(1)
         exists = on_shape.flatten(1).any(1)
-        loss = loss - (seen.sum(-1).float() + 1e-4).log()[exists].mean() / len(looks)
+        missed = -(seen.sum(-1) + 1e-4).log() * exists * importance
+        loss = loss + missed.sum() / importance.sum() / len(looks)
     return loss
 
 
@@ -140,7 +153,7 @@ def orthogonal(x, steps=5):
 
 
 class Optimiser:
-    """Muon for linear layers, AdamW for tables, norms, gates and heads. Gates of tables move slowly: they must not saturate."""
+    """Muon for linear layers, AdamW for tables, norms and heads. Gates move slowly: none shall saturate or close."""
 
     def __init__(self, model, helpers):
         muon, adam = {"vision": [], "text": []}, {}
@@ -149,7 +162,7 @@ class Optimiser:
             if parameter.dim() == 2 and "embed" not in name and "lm_head" not in name:
                 muon[part].append(parameter)
             else:
-                slow = 0.1 if "positional_embedding.gate" in name else 1.0
+                slow = 0.1 if "gate" in name else 1.0
                 adam.setdefault((part, slow), []).append(parameter)
         self.muon = Muon(muon.items())
         groups = [dict(params=p, part=part, slow=slow) for (part, slow), p in adam.items()]
@@ -209,9 +222,9 @@ def rates(stage, step):
     return matrix, stage.rate * matrix / first
 
 
-def train(out, seed, every=100):
+def train(out, seed, every=50):
     out.mkdir(parents=True, exist_ok=True)
-    model, helpers = make_model(seed).train(), Helpers()
+    model, helpers, words = make_model(seed).train(), Helpers(), Words()
     optimiser = Optimiser(model, helpers)
     number, done, seconds = 1, 0, 0.0
     checkpoint = out / "last.pt"
@@ -231,7 +244,7 @@ def train(out, seed, every=100):
         (out / "new.pt").rename(out / name)
 
     for stage in STAGES[number - 1 :]:
-        data = Subset(Batches(stage, seed), range(done, stage.steps))
+        data = Subset(Batches(stage, seed, words), range(done, stage.steps))
         sums, last = {}, time.time()
         for step, batch in enumerate(DataLoader(data, batch_size=None, num_workers=1, prefetch_factor=4), start=done):
             loss, log = losses(model, helpers, stage, batch)
