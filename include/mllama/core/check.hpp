@@ -61,8 +61,8 @@ class Part {
   enum class Kind : unsigned char { text, character, integer, natural, single, real };
 
   Kind kind_;
+  std::string_view text_;  // not in the union, where GCC 12 would think it read without a value
   union {
-    std::string_view text_;
     char character_;
     long long integer_;
     unsigned long long natural_;
