@@ -112,8 +112,8 @@ cut_file("${pocket}/pictures/grainy.jpg" 3000 "${folder}/cut.jpg")
 refused("cut.jpg: JPEG: the file is truncated" --image "${folder}/cut.jpg")
 
 # Prompts
-refused("prompt: expected 0 image tokens, one for each picture, found 1" --model "${model}" "<|image|>What is this?")
-refused("prompt: expected 1 image tokens, one for each picture, found 2" "<|image|>What is this?")
+refused("images: expected 1 more, for the image tokens of the text, found none" --model "${model}" "<|image|>What is this?")
+refused("images: expected 1 more, for the image tokens of the text, found none" "<|image|>What is this?")
 file(READ "${model}/config.json" config)
 string(JSON config SET "${config}" text_config max_position_embeddings 12)
 copy_model(short)
@@ -123,7 +123,7 @@ refused("prompt: expected fewer than 12 tokens, found" --model "${folder}/short"
 # Chats
 chat_refused("none.png: cannot open" "/image ${folder}/none.png\nWhat is this?\n")
 chat_refused("command: expected /image FILE or /quit, found /help" "/help\n")
-chat_refused("prompt: expected 1 image tokens, one for each picture, found 2" "<|image|>\n")
+chat_refused("images: expected 1 more, for the image tokens of the text, found none" "<|image|>\n")
 
 # Answers that nobody can take
 if(EXISTS /dev/full)

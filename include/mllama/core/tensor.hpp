@@ -73,6 +73,7 @@ class View {
     return static_cast<Matrix<T>>(*this);
   }
 
+  [[nodiscard]] constexpr View view() const noexcept { return *this; }  // so that templates may take tensors and views alike
   [[nodiscard]] constexpr T* data() const noexcept { return data_; }
   [[nodiscard]] constexpr const Lengths& run_time_lengths() const noexcept { return lengths_; }
 

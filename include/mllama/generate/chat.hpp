@@ -2,10 +2,10 @@
 #pragma once
 
 #include <algorithm>
-#include <ctime>
 #include <concepts>
 #include <cstddef>
 #include <cstdint>
+#include <ctime>
 #include <optional>
 #include <span>
 #include <string>
@@ -20,14 +20,19 @@
 #include <mllama/generate/sampler.hpp>
 #include <mllama/generate/session.hpp>
 #include <mllama/text/chat_template.hpp>
+#include <mllama/text/prompt.hpp>
 #include <mllama/text/tokenizer.hpp>
 
 namespace mllama {
 
 /// How a folder's generation_config.json wants tokens to be chosen.
 [[nodiscard]] inline SamplingSettings sampling_settings(const GenerationSettings& file) {
-  return {.do_sample = file.do_sample, .temperature = file.temperature > 0 ? file.temperature : 1, .top_k = file.top_k, .top_p = file.top_p,
-          .min_p = file.min_p, .repetition_penalty = file.repetition_penalty};
+  return {.do_sample = file.do_sample,
+          .temperature = file.temperature > 0 ? file.temperature : 1,
+          .top_k = file.top_k,
+          .top_p = file.top_p,
+          .min_p = file.min_p,
+          .repetition_penalty = file.repetition_penalty};
 }
 
 /// Settings of a conversation; what is not set comes from the folder's generation_config.json.
@@ -70,7 +75,8 @@ class Chat {
   }
 
   void system(std::string text) { messages_.push_back({"system", std::move(text)}); }
-  void user(std::string text) { messages_.push_back({"user", std::move(text)}); }
+  /// Errors:  input_error if the text spells an image token: pictures are given as such.
+  void user(std::string text) { messages_.push_back({"user", without_images(std::move(text))}); }
   void user(const Image& image, std::string text) { user(std::span(&image, 1), std::move(text)); }
   /// Several pictures, then text.
   void user(std::span<const Image> images, std::string text) {
@@ -84,7 +90,7 @@ class Chat {
   /// Pictures that are encoded already.
   void user(std::vector<Picture> pictures, std::string text) {
     std::vector<ContentPart> parts(pictures.size(), ImagePart{});
-    parts.emplace_back(std::move(text));
+    parts.emplace_back(without_images(std::move(text)));
     messages_.push_back({"user", std::move(parts)});
     for (Picture& picture : pictures) pictures_.push_back(std::move(picture));
   }
@@ -155,12 +161,19 @@ class Chat {
     std::vector<std::int32_t> ids = pretrained_->tokenizer->encode(render_chat(messages_, options));
     const auto most = static_cast<std::size_t>(pretrained_->sizes.text.max_positions);
     check(ids.size() < most, [&] {
-      return Fault{.file = {}, .field = "prompt", .expected = concat("fewer than ", most, " tokens"), .found = concat(ids.size()), .note = {}};
+      return Fault{.file = {},
+                   .field = "prompt",
+                   .expected = concat("fewer than ", most, " tokens"),
+                   .found = concat(ids.size()),
+                   .note = {}};
     });
     const auto images = static_cast<std::size_t>(std::count(ids.begin(), ids.end(), Model::Text::image_token));
     check(images == pictures_.size(), [&] {
-      return Fault{.file = {}, .field = "prompt", .expected = concat(pictures_.size(), " image tokens, one for each picture"),
-                   .found = concat(images), .note = {}};
+      return Fault{.file = {},
+                   .field = "prompt",
+                   .expected = concat(pictures_.size(), " image tokens, one for each picture"),
+                   .found = concat(images),
+                   .note = {}};
     });
     return ids;
   }
