@@ -67,6 +67,9 @@ STAGES = (
     Stage(10, "both profiles", 1500, (25, 18, 12, 45), TALK, (0.010, 0.0), 1.6e-3, 0.4,
           dict(describe=2.5, count=0.3, shape=0.6, count_colour=0.9, colour=0.8, relation=2.5, count_shape=2.5, is_colour=0.6, exists=1, is_beside=2.5),
           all_tiles=0.35, output_states=0.25),
+    Stage(11, "polish", 1200, (25, 18, 12, 45), TALK, (0.008, 0.0), 1.2e-3, 0.4,
+          dict(describe=3, count=0.5, shape=0.6, count_colour=1.3, colour=0.5, relation=2, count_shape=4, is_colour=0.6, exists=1, is_beside=2),
+          all_tiles=0.4, output_states=0.25),
 )  # fmt: skip
 
 

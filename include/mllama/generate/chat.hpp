@@ -148,6 +148,18 @@ class Chat {
   [[nodiscard]] const ChatTimings& timings() const noexcept { return timings_; }
 
  private:
+  static std::string without_images(std::string text) {
+    const std::size_t count = count_images(text);
+    check(count == 0, [count] {
+      return Fault{.file = {},
+                   .field = "images",
+                   .expected = concat(count, " more, for the image tokens of the text"),
+                   .found = "none",
+                   .note = {}};
+    });
+    return text;
+  }
+
   /// Seconds of a clock that nobody sets. <chrono> would bring calendars and streams.
   static double now() noexcept {
     std::timespec time{};
