@@ -28,7 +28,8 @@ struct SamplingSettings {
 /// Chooses tokens. Seeded: the same logits and the same seed give the same tokens on every machine.
 /// After the first token nothing is allocated.
 /// Source:  transformers' logits processors: repetition penalty, then temperature, top-k, top-p, min-p
-class Sampler {
+template <class = void>  // a template, so that bodies are compiled where they are used and not with every include
+class BasicSampler {
  public:
   struct Candidate {
     float score;
@@ -36,7 +37,7 @@ class Sampler {
   };
 
   /// Errors:  input_error if a setting is out of its range.
-  explicit Sampler(const SamplingSettings& settings = {}, std::uint64_t seed = 0) : settings_(settings), state_(seed) {
+  explicit BasicSampler(const SamplingSettings& settings = {}, std::uint64_t seed = 0) : settings_(settings), state_(seed) {
     const auto require = [](bool holds, std::string_view field, std::string_view expected, double found) {
       check(holds, [&] {
         return Fault{.file = {}, .field = std::string(field), .expected = std::string(expected), .found = concat(found), .note = {}};
@@ -138,5 +139,6 @@ class Sampler {
   std::vector<float> scores_;
   std::vector<Candidate> kept_;
 };
+using Sampler = BasicSampler<>;
 
 }  // namespace mllama

@@ -72,13 +72,14 @@ struct FormatList<AnyOf<Fs...>> {
 }  // namespace detail
 
 /// A model folder, opened. Weights that it has bound point into it: it must outlive them, and may be moved.
-class Checkpoint {
+template <class = void>  // a template, so that bodies are compiled where they are used and not with every include
+class BasicCheckpoint {
  public:
   /// Opens `model.safetensors`, or else all files that `model.safetensors.index.json` names.
   /// Errors:  file_error if neither is there or a file cannot be read; format_error if a file breaks its format, if index and files
   ///          contradict each other, or if two tensors have the same canonical name.
-  [[nodiscard]] static Checkpoint open(const std::string& folder) {
-    Checkpoint checkpoint(folder);
+  [[nodiscard]] static BasicCheckpoint open(const std::string& folder) {
+    BasicCheckpoint checkpoint(folder);
     const std::string single = folder + "/model.safetensors", index = folder + "/model.safetensors.index.json";
     if (detail::exists(single)) {  // as transformers does it: an index beside it is a rest of something else
       checkpoint.add(single);
@@ -155,7 +156,7 @@ class Checkpoint {
     bool used = false;
   };
 
-  explicit Checkpoint(std::string folder) : folder_(std::move(folder)) {}
+  explicit BasicCheckpoint(std::string folder) : folder_(std::move(folder)) {}
 
   const Safetensors& add(std::string path) {
     Safetensors content(path);
@@ -257,7 +258,7 @@ class Checkpoint {
 
   void check_shape(const Entry& entry, std::span<const std::size_t> shape) const {
     if (shape.empty() || !std::equal(shape.begin(), shape.end(), entry.tensor->shape.begin(), entry.tensor->shape.end())) {
-      located(entry).fail<shape_error>(to_string(shape), concat(name(entry.tensor->dtype), " ", to_string(entry.tensor->shape)));
+      located(entry).template fail<shape_error>(to_string(shape), concat(name(entry.tensor->dtype), " ", to_string(entry.tensor->shape)));
     }
   }
   [[nodiscard]] static std::size_t columns(std::span<const std::size_t> shape) {
@@ -270,7 +271,7 @@ class Checkpoint {
     std::string found(name(entry.tensor->dtype));
     if (!quant_type.empty()) found = concat("bitsandbytes ", quant_type);
     if (find(concat(entry.name.substr(0, entry.name.rfind('.')), ".SCB")) != nullptr) found += " of LLM.int8()";
-    located(entry).fail<shape_error>(std::move(expected), std::move(found),
+    located(entry).template fail<shape_error>(std::move(expected), std::move(found),
                                      "the model type does not take this storage format here");
   }
 
@@ -319,5 +320,6 @@ class Checkpoint {
   std::vector<Entry> entries_;  ///< sorted by name
   Elements elements_;
 };
+using Checkpoint = BasicCheckpoint<>;
 
 }  // namespace mllama

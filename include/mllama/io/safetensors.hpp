@@ -176,7 +176,8 @@ struct SafetensorsHeader {
 };
 
 /// Checks everything that the format demands of a header, `text`, in front of `data_size` bytes. Its tensors are sorted by name.
-[[nodiscard]] inline SafetensorsHeader read_safetensors_header(std::string_view text, std::size_t data_size,
+template <class = void>  // see Safetensors
+[[nodiscard]] SafetensorsHeader read_safetensors_header(std::string_view text, std::size_t data_size,
                                                                const std::string& file) {
   const auto fail = [&](std::string_view tensor, std::string expected, std::string found, std::string note = {}) {
     throw format_error(Fault{.file = file,
@@ -229,9 +230,10 @@ struct SafetensorsHeader {
 /// Moving it leaves names and bytes in place.
 /// Errors:  file_error; format_error that names the tensor. Beyond the reference reader it rejects equal names, names with NUL, more
 ///          than 8 axes, a million tensors or 100 000 metadata entries.
-class Safetensors {
+template <class = void>  // a template, so that bodies are compiled where they are used and not with every include
+class BasicSafetensors {
  public:
-  explicit Safetensors(const std::string& path) : file_(path) {
+  explicit BasicSafetensors(const std::string& path) : file_(path) {
     const auto fail = [&](std::string expected, std::string found) {
       throw format_error(
           Fault{.file = path, .field = "header", .expected = std::move(expected), .found = std::move(found), .note = {}});
@@ -270,12 +272,14 @@ class Safetensors {
   std::vector<FileTensor> tensors_;
   Metadata metadata_;
 };
+using Safetensors = BasicSafetensors<>;
 
 /// Writes a file in the order and with the padding of the reference writer: widest element type first, then by name, header filled
 /// up with spaces so that every tensor is aligned. The same input gives the same bytes. The file appears complete or not at all.
 /// Errors:  file_error; format_error if the tensors break the format (equal names, bytes that do not fit the shape, names that are
 ///          not UTF-8).
-inline void write_safetensors(const std::string& path, std::span<const FileTensor> tensors, const Metadata& metadata = {}) {
+template <class = void>  // see Safetensors
+void write_safetensors(const std::string& path, std::span<const FileTensor> tensors, const Metadata& metadata = {}) {
   std::vector<const FileTensor*> order;
   for (const FileTensor& tensor : tensors) order.push_back(&tensor);
   std::sort(order.begin(), order.end(), [](const FileTensor* a, const FileTensor* b) {

@@ -14,14 +14,15 @@
 namespace mllama {
 
 /// Finds added tokens in raw text: the leftmost, and of those that begin there the longest.
-class AddedTokens {
+template <class = void>  // a template, so that bodies are compiled where they are used and not with every include
+class BasicAddedTokens {
  public:
   struct Token {
     std::string content;  ///< not empty
     std::int32_t id = 0;
   };
 
-  explicit AddedTokens(std::vector<Token> tokens = {}) : tokens_(std::move(tokens)) {
+  explicit BasicAddedTokens(std::vector<Token> tokens = {}) : tokens_(std::move(tokens)) {
     std::sort(tokens_.begin(), tokens_.end(), [](const Token& a, const Token& b) { return a.content < b.content; });
     for (const Token& token : tokens_) starts_[static_cast<unsigned char>(token.content.front())] = true;
   }
@@ -68,5 +69,6 @@ class AddedTokens {
   std::vector<Token> tokens_;  // sorted by content
   std::array<bool, 256> starts_{};
 };
+using AddedTokens = BasicAddedTokens<>;
 
 }  // namespace mllama

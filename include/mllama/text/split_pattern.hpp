@@ -24,7 +24,8 @@ namespace mllama {
 /// Tokenizer files are written for Oniguruma. What both engines spell alike is taken; `\s` and `\S` are rewritten, since PCRE2
 /// counts U+180E as white space and Unicode does not; escapes that mean something else there are refused.
 /// Matching cannot hang: steps are limited in proportion to the text.
-class SplitPattern {
+template <class = void>  // a template, so that bodies are compiled where they are used and not with every include
+class BasicSplitPattern {
   static constexpr std::size_t longest_pattern = 4096;
   static constexpr std::size_t base_steps = 50'000, steps_per_byte = 16;
   static constexpr std::uint32_t heap_kibibytes = 64 * 1024;
@@ -38,7 +39,7 @@ class SplitPattern {
 
  public:
   /// Errors:  format_error with `file` and `field` when the pattern cannot be used.
-  SplitPattern(std::string_view pattern, std::string_view file, std::string_view field) {
+  BasicSplitPattern(std::string_view pattern, std::string_view file, std::string_view field) {
     const auto fail = [&](std::string note) {
       throw format_error(
           Fault{.file = std::string(file), .field = std::string(field), .expected = {}, .found = {}, .note = std::move(note)});
@@ -78,7 +79,7 @@ class SplitPattern {
   /// What one thread needs to match; may be kept for many texts.
   class Matcher {
    public:
-    explicit Matcher(const SplitPattern& pattern)
+    explicit Matcher(const BasicSplitPattern& pattern)
         : code_(pattern.code_.get()),
           match_(pcre2_match_data_create_8(1, nullptr)),
           context_(pcre2_match_context_create_8(nullptr)) {
@@ -144,5 +145,6 @@ class SplitPattern {
 
   std::unique_ptr<pcre2_code_8, Free> code_;
 };
+using SplitPattern = BasicSplitPattern<>;
 
 }  // namespace mllama

@@ -79,22 +79,23 @@ struct DecodeOptions {
 ///            Characters younger than PCRE2's Unicode version (14 in Debian 12) may be split as symbols where a newer engine knows
 ///            letters or digits.
 /// Source:  tokenizers (`Tokenizer`, `BPE`, `ByteLevel`, `AddedVocabulary`).
-class Tokenizer {
+template <class = void>  // a template, so that bodies are compiled where they are used and not with every include
+class BasicTokenizer {
  public:
   using Id = std::int32_t;
 
   /// Errors:  file_error; format_error that names file and field.
-  [[nodiscard]] static Tokenizer from_file(const std::string& path) { return from_json(MappedFile(path).text(), path); }
+  [[nodiscard]] static BasicTokenizer from_file(const std::string& path) { return from_json(MappedFile(path).text(), path); }
 
   /// `name` stands for the file in errors.
-  [[nodiscard]] static Tokenizer from_json(std::string_view text, std::string_view name = "tokenizer.json") {
+  [[nodiscard]] static BasicTokenizer from_json(std::string_view text, std::string_view name = "tokenizer.json") {
     if (text.size() > largest_file)
       throw format_error(Fault{.file = std::string(name),
                                .field = {},
                                .expected = concat("at most ", largest_file, " bytes"),
                                .found = concat(text.size()),
                                .note = {}});
-    Tokenizer tokenizer;
+    BasicTokenizer tokenizer;
     tokenizer.read(parse_json(text, std::string(name)));
     return tokenizer;
   }
@@ -425,6 +426,7 @@ class Tokenizer {
   std::vector<Id> before_, after_;  // around a text when special tokens are added
   bool ignore_merges_ = false;
 };
+using Tokenizer = BasicTokenizer<>;
 
 /// Turns ids into text as they are generated. Bytes at the end that may yet become a code point are held back, so that what is
 /// returned is always valid UTF-8; all of it together is what Tokenizer::decode gives. Refers to the tokenizer.

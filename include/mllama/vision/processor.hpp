@@ -61,10 +61,11 @@ struct ImageBatch {
 };
 
 /// Fits, resizes, pads, normalises and cuts pictures. Made once per model, used for any number of pictures and from any thread.
-class ImageProcessor {
+template <class = void>  // a template, so that bodies are compiled where they are used and not with every include
+class BasicImageProcessor {
  public:
   /// Errors:  config_error if a value is out of range.
-  explicit ImageProcessor(const ProcessorConfig& config = {}) : config_(config) {
+  explicit BasicImageProcessor(const ProcessorConfig& config = {}) : config_(config) {
     const auto require = [](bool holds, std::string_view field, std::string_view expected, auto found) {
       check<config_error>(holds, [&] {
         return Fault{.file = {}, .field = concat(field), .expected = concat(expected), .found = concat(found), .note = {}};
@@ -163,6 +164,7 @@ class ImageProcessor {
   ProcessorConfig config_;
   std::array<std::array<float, levels>, Image::channels> values_{};  ///< what a level of a channel becomes
 };
+using ImageProcessor = BasicImageProcessor<>;
 
 /// The text rows [begin, end) that see a picture.
 struct ImageRange {

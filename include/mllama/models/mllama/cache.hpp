@@ -33,15 +33,16 @@ struct TextShape {
 
   static_assert(C::hidden % C::heads == 0, "TextConfig: hidden must be a multiple of heads");
   static_assert(C::heads % C::kv_heads == 0, "TextConfig: heads must be a multiple of kv_heads");
-  static_assert(std::ranges::all_of(C::cross, [](int i) { return 0 <= i && i < C::layers; }),
+  static_assert(std::all_of(C::cross.begin(), C::cross.end(), [](int i) { return 0 <= i && i < C::layers; }),
                 "TextConfig: cross lists positions in the stack of `layers` layers");
-  static_assert(std::ranges::adjacent_find(C::cross, std::ranges::greater_equal{}) == C::cross.end(), "TextConfig: cross must ascend");
+  static_assert(std::adjacent_find(C::cross.begin(), C::cross.end(), [](int a, int b) { return a >= b; }) == C::cross.end(),
+                "TextConfig: cross must ascend");
 
   static constexpr std::array<LayerSlot, C::layers> schedule = [] {
     std::array<LayerSlot, C::layers> slots{};
     std::size_t next_self = 0, next_cross = 0;
     for (std::size_t i = 0; i < slots.size(); ++i) {
-      const bool cross = std::ranges::find(C::cross, static_cast<int>(i)) != C::cross.end();
+      const bool cross = std::find(C::cross.begin(), C::cross.end(), static_cast<int>(i)) != C::cross.end();
       slots[i] = {cross, cross ? next_cross++ : next_self++};
     }
     return slots;

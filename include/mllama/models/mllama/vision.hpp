@@ -37,9 +37,10 @@ struct VisionShape {
 
   static_assert(C::image % C::patch == 0, "VisionConfig: image must be a multiple of patch");
   static_assert(C::hidden % C::heads == 0, "VisionConfig: hidden must be a multiple of heads");
-  static_assert(std::ranges::all_of(C::intermediate, [](int i) { return 0 <= i && i <= C::layers; }),
+  static_assert(std::all_of(C::intermediate.begin(), C::intermediate.end(), [](int i) { return 0 <= i && i <= C::layers; }),
                 "VisionConfig: intermediate lists layers of the local encoder, or its end");
-  static_assert(std::ranges::all_of(C::aspect_ratios, [](TileGrid g) { return g.rows > 0 && g.columns > 0 && g.rows * g.columns <= C::tiles; }),
+  static_assert(std::all_of(C::aspect_ratios.begin(), C::aspect_ratios.end(),
+                            [](TileGrid g) { return g.rows > 0 && g.columns > 0 && g.rows * g.columns <= C::tiles; }),
                 "VisionConfig: an aspect ratio has at most `tiles` tiles");
 };
 
