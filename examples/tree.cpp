@@ -37,11 +37,7 @@ std::string tree(const std::string& model, mllama::TreeDetail detail) {
   std::string text = tree_of_type(model, detail, Choices{});
   if (!text.empty()) return text;
   mllama::check<mllama::input_error>(mllama::detail::exists(model), [&] {
-    return mllama::Fault{.file = {},
-                         .field = "MODEL",
-                         .expected = mllama::concat("a folder, or one of ", names(Choices{})),
-                         .found = model,
-                         .note = {}};
+    return mllama::Fault{.field = "MODEL", .expected = mllama::concat("a folder, or one of ", names(Choices{})), .found = model};
   });
   mllama::with_model_of(model, Choices{}, [&]<class Model>(std::type_identity<Model>) {
     text = mllama::describe(*mllama::load_weights<Model>(model).model, detail);

@@ -38,15 +38,16 @@ inline Limits measure_limits() {
                                 sink = detail::sum_row<B>(memory.data(), memory.size(), 0, [](B value) { return value; });
                               });
     constexpr std::size_t chains = 12, steps = 1000000;
-    limits.flops_per_second = static_cast<double>(2 * B::size * chains * steps) / seconds([&] {
-                                B sums[chains];
-                                for (B& sum : sums) sum = B(1.0F);
-                                const B factor = detail::held(B(0.999F));
-                                for (std::size_t i = 0; i < steps; ++i) {
-                                  detail::unroll<chains>([&](auto c) { sums[c] = detail::held(xsimd::fma(sums[c], factor, factor)); });
-                                }
-                                for (const B& sum : sums) sink = detail::sum_of_lanes(sum);
-                              });
+    limits.flops_per_second =
+        static_cast<double>(2 * B::size * chains * steps) / seconds([&] {
+          B sums[chains];
+          for (B& sum : sums) sum = B(1.0F);
+          const B factor = detail::held(B(0.999F));
+          for (std::size_t i = 0; i < steps; ++i) {
+            detail::unroll<chains>([&](auto c) { sums[c] = detail::held(xsimd::fma(sums[c], factor, factor)); });
+          }
+          for (const B& sum : sums) sink = detail::sum_of_lanes(sum);
+        });
   }
 #endif
   return limits;

@@ -81,8 +81,7 @@ struct Arguments {
       std::ranges::move(words, std::back_inserter(pictures));
     }
     mllama::check(prompt.empty() || !mllama::detail::exists(prompt), [&] {
-      return mllama::Fault{.file = {},
-                           .field = "PROMPT",
+      return mllama::Fault{.field = "PROMPT",
                            .expected = "a question",
                            .found = mllama::concat("the file ", prompt),
                            .note = "pictures follow --image"};
@@ -93,8 +92,7 @@ struct Arguments {
     }
     if (!prompt.empty() || chat) return;
     mllama::check(!pictures.empty(), [] {
-      return mllama::Fault{
-          .file = {}, .field = "PROMPT", .expected = "a question, since there is no picture", .found = "none", .note = {}};
+      return mllama::Fault{.field = "PROMPT", .expected = "a question, since there is no picture", .found = "none"};
     });
     prompt = question;
   }

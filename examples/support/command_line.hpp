@@ -33,11 +33,9 @@ int run(CLI::App& app, int argc, char** argv, Body&& body) {
 inline mllama::Numerics numerics_of(const std::string& profile) {
   const auto numerics = mllama::numerics_of(profile);
   mllama::check(numerics.has_value(), [&] {
-    return mllama::Fault{.file = {},
-                         .field = "--profile",
+    return mllama::Fault{.field = "--profile",
                          .expected = "meta, transformers_4_45, transformers_4_55, transformers_4_56 or meta_rows",
-                         .found = profile,
-                         .note = {}};
+                         .found = profile};
   });
   return *numerics;
 }

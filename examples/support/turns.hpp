@@ -78,8 +78,7 @@ class Turns {
     if (line.starts_with(image)) {
       show(line.substr(image.size()));
     } else if (line.starts_with('/')) {
-      throw mllama::input_error(
-          mllama::Fault{.file = {}, .field = "command", .expected = "/image FILE or /quit", .found = line, .note = {}});
+      throw mllama::input_error(mllama::Fault{.field = "command", .expected = "/image FILE or /quit", .found = line});
     } else {
       next_.question = std::move(line);
     }

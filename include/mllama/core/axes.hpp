@@ -16,13 +16,14 @@ struct Dim {
 };
 
 /// Axes whose length is known at run time only. Rows of different meaning do not mix, even when their number agrees.
-struct Rows {};          ///< rows of any meaning
-struct Tokens {};        ///< text positions of all sequences of a batch, packed one after the other
-struct ImagePositions {};///< positions of one picture inside the vision encoders: tiles x padded length
-struct ImageTokens {};   ///< vision states of one picture: tiles x (patches + class), what cross-attention reads
+struct Rows {};            ///< rows of any meaning
+struct Tokens {};          ///< text positions of all sequences of a batch, packed one after the other
+struct ImagePositions {};  ///< positions of one picture inside the vision encoders: tiles x padded length
+struct ImageTokens {};     ///< vision states of one picture: tiles x (patches + class), what cross-attention reads
 
 template <class A>
-concept RunTimeAxis = std::same_as<A, Rows> || std::same_as<A, Tokens> || std::same_as<A, ImagePositions> || std::same_as<A, ImageTokens>;
+concept RunTimeAxis =
+    std::same_as<A, Rows> || std::same_as<A, Tokens> || std::same_as<A, ImagePositions> || std::same_as<A, ImageTokens>;
 
 namespace detail {
 template <class A>

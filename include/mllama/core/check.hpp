@@ -18,19 +18,19 @@ namespace detail {
 /// An argument of `concat`. One type for all of them, so that there is one function to compile and not one per combination.
 class Part {
  public:
-  Part(std::string_view text) : kind_(Kind::text), text_(text) {}        // NOLINT(google-explicit-constructor)
-  Part(const std::string& text) : kind_(Kind::text), text_(text) {}      // NOLINT(google-explicit-constructor)
-  Part(const char* text) : kind_(Kind::text), text_(text) {}             // NOLINT(google-explicit-constructor)
-  Part(char c) : kind_(Kind::character), character_(c) {}                // NOLINT(google-explicit-constructor)
-  Part(bool value) : Part(value ? "true" : "false") {}                   // NOLINT(google-explicit-constructor)
-  Part(int value) : kind_(Kind::integer), integer_(value) {}             // NOLINT(google-explicit-constructor)
-  Part(long value) : kind_(Kind::integer), integer_(value) {}            // NOLINT(google-explicit-constructor)
-  Part(long long value) : kind_(Kind::integer), integer_(value) {}       // NOLINT(google-explicit-constructor)
-  Part(unsigned value) : kind_(Kind::natural), natural_(value) {}        // NOLINT(google-explicit-constructor)
-  Part(unsigned long value) : kind_(Kind::natural), natural_(value) {}   // NOLINT(google-explicit-constructor)
+  Part(std::string_view text) : kind_(Kind::text), text_(text) {}            // NOLINT(google-explicit-constructor)
+  Part(const std::string& text) : kind_(Kind::text), text_(text) {}          // NOLINT(google-explicit-constructor)
+  Part(const char* text) : kind_(Kind::text), text_(text) {}                 // NOLINT(google-explicit-constructor)
+  Part(char c) : kind_(Kind::character), character_(c) {}                    // NOLINT(google-explicit-constructor)
+  Part(bool value) : Part(value ? "true" : "false") {}                       // NOLINT(google-explicit-constructor)
+  Part(int value) : kind_(Kind::integer), integer_(value) {}                 // NOLINT(google-explicit-constructor)
+  Part(long value) : kind_(Kind::integer), integer_(value) {}                // NOLINT(google-explicit-constructor)
+  Part(long long value) : kind_(Kind::integer), integer_(value) {}           // NOLINT(google-explicit-constructor)
+  Part(unsigned value) : kind_(Kind::natural), natural_(value) {}            // NOLINT(google-explicit-constructor)
+  Part(unsigned long value) : kind_(Kind::natural), natural_(value) {}       // NOLINT(google-explicit-constructor)
   Part(unsigned long long value) : kind_(Kind::natural), natural_(value) {}  // NOLINT(google-explicit-constructor)
-  Part(float value) : kind_(Kind::single), single_(value) {}             // NOLINT(google-explicit-constructor)
-  Part(double value) : kind_(Kind::real), real_(value) {}                // NOLINT(google-explicit-constructor)
+  Part(float value) : kind_(Kind::single), single_(value) {}                 // NOLINT(google-explicit-constructor)
+  Part(double value) : kind_(Kind::real), real_(value) {}                    // NOLINT(google-explicit-constructor)
 
   void append_to(std::string& out) const {
     char digits[64];
@@ -87,18 +87,18 @@ template <class... Parts>
 
 /// What an error knows: each part may be empty. The message is one line, `file: field: expected …, found …`.
 struct Fault {
-  std::string file;      ///< path of the file, or what was read instead of one
-  std::string field;     ///< tensor, configuration field, argument
-  std::string expected;  ///< what would have been right
-  std::string found;     ///< what was there
-  std::string note;      ///< a sentence when expected and found do not say it, or what to do about it
+  std::string file = {};      ///< path of the file, or what was read instead of one
+  std::string field = {};     ///< tensor, configuration field, argument
+  std::string expected = {};  ///< what would have been right
+  std::string found = {};     ///< what was there
+  std::string note = {};      ///< a sentence when expected and found do not say it, or what to do about it
 };
 
 /// Base of all exceptions of this library.
 class error : public std::runtime_error {
  public:
   explicit error(Fault fault) : std::runtime_error(message(fault)), fault_(std::move(fault)) {}
-  explicit error(std::string note) : error(Fault{.file = {}, .field = {}, .expected = {}, .found = {}, .note = std::move(note)}) {}
+  explicit error(std::string note) : error(Fault{.note = std::move(note)}) {}
 
   [[nodiscard]] const Fault& fault() const noexcept { return fault_; }
 

@@ -108,11 +108,11 @@ struct Weights<F> {
   using format = F;
   const std::uint8_t* codes = nullptr;  ///< two per byte
   std::size_t rows = 0, columns = 0;
-  std::size_t block = 64;                 ///< elements that share a scale, a power of two
-  const float* absmax = nullptr;          ///< the scales, or null when they are quantised themselves:
+  std::size_t block = 64;                      ///< elements that share a scale, a power of two
+  const float* absmax = nullptr;               ///< the scales, or null when they are quantised themselves:
   const std::uint8_t* absmax_codes = nullptr;  ///< index into `nested_map`, per block
-  const float* nested_absmax = nullptr;   ///< scale of `nested_block` scales
-  const float* nested_map = nullptr;      ///< 256 values
+  const float* nested_absmax = nullptr;        ///< scale of `nested_block` scales
+  const float* nested_map = nullptr;           ///< 256 values
   std::size_t nested_block = 256;
   float nested_offset = 0;
 

@@ -68,16 +68,15 @@ inline void append_json_string(std::string& out, std::string_view body) {
 /// Checks JSON text, so that all later reading may trust it. Recursion is as deep as the limit allows and no deeper.
 class JsonValidator {
  public:
-  JsonValidator(std::string_view text, std::string_view file, const JsonLimits& limits) : text_(text), file_(file), limits_(limits) {}
+  JsonValidator(std::string_view text, std::string_view file, const JsonLimits& limits)
+      : text_(text), file_(file), limits_(limits) {}
 
   /// The document without the white space around it.
   std::string_view document() {
     if (text_.size() > limits_.bytes) {
       throw format_error(Fault{.file = std::string(file_),
-                               .field = {},
                                .expected = concat("JSON of at most ", limits_.bytes, " bytes"),
-                               .found = concat(text_.size()),
-                               .note = {}});
+                               .found = concat(text_.size())});
     }
     space();
     const std::size_t begin = at_;
@@ -94,11 +93,8 @@ class JsonValidator {
     fail(expected, rest.empty() ? "the end of the text" : to_valid_utf8(rest.substr(0, 20)));
   }
   [[noreturn]] void fail(std::string_view expected, std::string found) const {
-    throw format_error(Fault{.file = std::string(file_),
-                             .field = concat("byte ", at_),
-                             .expected = std::string(expected),
-                             .found = std::move(found),
-                             .note = {}});
+    throw format_error(Fault{
+        .file = std::string(file_), .field = concat("byte ", at_), .expected = std::string(expected), .found = std::move(found)});
   }
 
   [[nodiscard]] char peek() const noexcept { return at_ < text_.size() ? text_[at_] : '\0'; }
@@ -244,7 +240,8 @@ class JsonValidator {
   void escape() {
     ++at_;
     if (!take('u')) {
-      if (at_ >= text_.size() || std::string_view("\"\\/bfnrt").find(text_[at_]) == std::string_view::npos) fail("an escape of JSON");
+      if (at_ >= text_.size() || std::string_view("\"\\/bfnrt").find(text_[at_]) == std::string_view::npos)
+        fail("an escape of JSON");
       ++at_;
       return;
     }
@@ -457,7 +454,9 @@ class JsonField {
     return {value, file_, name_.empty() ? std::string(key) : concat(name_, '.', key)};
   }
   /// An element that has been found.
-  [[nodiscard]] JsonField element(std::size_t index, JsonView value) const { return {value, file_, concat(name_, '[', index, ']')}; }
+  [[nodiscard]] JsonField element(std::size_t index, JsonView value) const {
+    return {value, file_, concat(name_, '[', index, ']')};
+  }
 
   /// Elements of an array; more than `most` are an error.
   [[nodiscard]] std::vector<JsonField> elements(std::size_t most = 1U << 16U) const {
@@ -478,7 +477,8 @@ class JsonField {
       return integer<T>(std::numeric_limits<T>::min(), std::numeric_limits<T>::max());
     } else if constexpr (std::floating_point<T>) {
       const auto number = static_cast<T>(view(Kind::number, "a number").number().value_or(HUGE_VAL));
-      if (!std::isfinite(number)) fail(sizeof(T) < sizeof(double) ? "a number in the range of float" : "a number in the range of double");
+      if (!std::isfinite(number))
+        fail(sizeof(T) < sizeof(double) ? "a number in the range of float" : "a number in the range of double");
       return number;
     } else {
       static_assert(std::same_as<T, std::string>, "JsonField::as<T>: T is a number, bool or std::string");

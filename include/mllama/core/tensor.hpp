@@ -157,7 +157,9 @@ class Tensor {
   }
 
   Tensor(Tensor&& other) noexcept
-      : view_(std::exchange(other.view_, View{})), owned_(std::move(other.owned_)), workspace_(std::exchange(other.workspace_, nullptr)) {}
+      : view_(std::exchange(other.view_, View{})),
+        owned_(std::move(other.owned_)),
+        workspace_(std::exchange(other.workspace_, nullptr)) {}
   Tensor& operator=(Tensor&& other) noexcept {
     if (this != &other) {
       release();
@@ -173,9 +175,9 @@ class Tensor {
 
   [[nodiscard]] View view() noexcept { return view_; }
   [[nodiscard]] ConstView view() const noexcept { return view_; }
-  operator View() noexcept { return view_; }             // NOLINT(google-explicit-constructor)
-  operator ConstView() const noexcept { return view_; }  // NOLINT(google-explicit-constructor)
-  operator Matrix<T>() noexcept { return view_; }        // NOLINT(google-explicit-constructor)
+  operator View() noexcept { return view_; }                              // NOLINT(google-explicit-constructor)
+  operator ConstView() const noexcept { return view_; }                   // NOLINT(google-explicit-constructor)
+  operator Matrix<T>() noexcept { return view_; }                         // NOLINT(google-explicit-constructor)
   operator Matrix<const T>() const noexcept { return ConstView(view_); }  // NOLINT(google-explicit-constructor)
 
   [[nodiscard]] T* data() noexcept { return view_.data(); }

@@ -81,7 +81,9 @@ class IndexKey {
       index /= 10;
     } while (index != 0 && begin_ != 0);
   }
-  constexpr operator std::string_view() const noexcept { return {digits_ + begin_, most - begin_}; }  // NOLINT(google-explicit-constructor)
+  constexpr operator std::string_view() const noexcept {
+    return {digits_ + begin_, most - begin_};
+  }  // NOLINT(google-explicit-constructor)
 
  private:
   static constexpr std::size_t most = 8;

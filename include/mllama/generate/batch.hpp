@@ -15,20 +15,19 @@
 
 namespace mllama {
 
-/// Continues every row of a padded batch, as transformers' `generate` does: a row ends after any end token, which is kept; the batch
-/// ends when all rows have, or at the limit. Row b draws with seed + b.
-/// Padding may be on either side: each row continues from its last real token.
-/// Returns:  the new tokens of each row, without what transformers appends to rows that end early
-/// Errors:   input_error, also if a row has no real token
+/// Continues every row of a padded batch, as transformers' `generate` does: a row ends after any end token, which is kept; the
+/// batch ends when all rows have, or at the limit. Row b draws with seed + b. Padding may be on either side: each row continues
+/// from its last real token. Returns:  the new tokens of each row, without what transformers appends to rows that end early Errors:
+/// input_error, also if a row has no real token
 template <class Model, class Ctx>
 [[nodiscard]] std::vector<std::vector<std::int32_t>> generate(PaddedRun<Model>& run, const PaddedInputs& inputs,
-                                                              const SamplingSettings& settings, std::uint64_t seed, const StopRules& stop,
-                                                              Ctx& ctx) {
+                                                              const SamplingSettings& settings, std::uint64_t seed,
+                                                              const StopRules& stop, Ctx& ctx) {
   constexpr std::size_t vocab = Model::Text::vocab;
   struct Row {
     Sampler sampler;
     std::vector<std::int32_t> history, generated;  ///< history: with the padding, whose ids the repetition penalty counts
-    std::size_t last = 0;                           ///< its last real position
+    std::size_t last = 0;                          ///< its last real position
     bool done = false;
   };
   const auto prompt = run.prompt(inputs, ctx);
@@ -44,7 +43,7 @@ template <class Model, class Ctx>
       any = true;
     }
     check(any, [&] {
-      return Fault{.file = {}, .field = "attention_mask", .expected = "a real token in every row", .found = concat("none in row ", b), .note = {}};
+      return Fault{.field = "attention_mask", .expected = "a real token in every row", .found = concat("none in row ", b)};
     });
   }
 
@@ -55,10 +54,12 @@ template <class Model, class Ctx>
     row.generated.push_back(id);
     row.done = std::ranges::find(stop.eos, id) != stop.eos.end() || row.generated.size() == stop.max_new_tokens;
   };
-  for (std::size_t b = 0; b < rows.size(); ++b) choose(rows[b], prompt.flat().subspan((b * inputs.length + rows[b].last) * vocab, vocab));
+  for (std::size_t b = 0; b < rows.size(); ++b)
+    choose(rows[b], prompt.flat().subspan((b * inputs.length + rows[b].last) * vocab, vocab));
   std::vector<std::int64_t> next(rows.size());
   while (!std::ranges::all_of(rows, &Row::done)) {
-    for (std::size_t b = 0; b < rows.size(); ++b) next[b] = rows[b].history.back();  // a row that has ended repeats its last token, unread
+    for (std::size_t b = 0; b < rows.size(); ++b)
+      next[b] = rows[b].history.back();  // a row that has ended repeats its last token, unread
     const auto logits = run.step(next, ctx);
     for (std::size_t b = 0; b < rows.size(); ++b) choose(rows[b], logits.flat().subspan(b * vocab, vocab));
   }

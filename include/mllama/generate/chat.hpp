@@ -151,11 +151,7 @@ class Chat {
   static std::string without_images(std::string text) {
     const std::size_t count = count_images(text);
     check(count == 0, [count] {
-      return Fault{.file = {},
-                   .field = "images",
-                   .expected = concat(count, " more, for the image tokens of the text"),
-                   .found = "none",
-                   .note = {}};
+      return Fault{.field = "images", .expected = concat(count, " more, for the image tokens of the text"), .found = "none"};
     });
     return text;
   }
@@ -173,19 +169,12 @@ class Chat {
     std::vector<std::int32_t> ids = pretrained_->tokenizer->encode(render_chat(messages_, options));
     const auto most = static_cast<std::size_t>(pretrained_->sizes.text.max_positions);
     check(ids.size() < most, [&] {
-      return Fault{.file = {},
-                   .field = "prompt",
-                   .expected = concat("fewer than ", most, " tokens"),
-                   .found = concat(ids.size()),
-                   .note = {}};
+      return Fault{.field = "prompt", .expected = concat("fewer than ", most, " tokens"), .found = concat(ids.size())};
     });
     const auto images = static_cast<std::size_t>(std::count(ids.begin(), ids.end(), Model::Text::image_token));
     check(images == pictures_.size(), [&] {
-      return Fault{.file = {},
-                   .field = "prompt",
-                   .expected = concat(pictures_.size(), " image tokens, one for each picture"),
-                   .found = concat(images),
-                   .note = {}};
+      return Fault{
+          .field = "prompt", .expected = concat(pictures_.size(), " image tokens, one for each picture"), .found = concat(images)};
     });
     return ids;
   }

@@ -20,8 +20,8 @@
 
 namespace mllama {
 
-/// Transformers' inputs, read from a safetensors file, and ids to be fed one by one afterwards. Integers may be of any integer type,
-/// pixels F32, BF16 or F16.
+/// Transformers' inputs, read from a safetensors file, and ids to be fed one by one afterwards. Integers may be of any integer
+/// type, pixels F32, BF16 or F16.
 class InputFile {
  public:
   explicit InputFile(const std::string& path) : path_(path), file_(path) {
@@ -45,12 +45,13 @@ class InputFile {
         decode_input_ids_ = integers(tensor, 2);
         steps_ = tensor.shape[1];
       } else {
-        throw input_error(Fault{.file = path, .field = tensor.name, .expected = "one of the model's inputs", .found = "another name", .note = {}});
+        throw input_error(
+            Fault{.file = path, .field = tensor.name, .expected = "one of the model's inputs", .found = "another name"});
       }
       const std::size_t batch = tensor.shape[0];
       if (inputs_.batch == 0) inputs_.batch = batch;
       check(batch == inputs_.batch, [&] {
-        return Fault{.file = path, .field = tensor.name, .expected = concat(inputs_.batch, " rows"), .found = concat(batch), .note = {}};
+        return Fault{.file = path, .field = tensor.name, .expected = concat(inputs_.batch, " rows"), .found = concat(batch)};
       });
     }
     if (const FileTensor* ids = file_.find("input_ids")) inputs_.length = ids->shape[1];
@@ -60,12 +61,10 @@ class InputFile {
     inputs_.aspect_ratio_ids = aspect_ratio_ids_;
     inputs_.aspect_ratio_mask = aspect_ratio_mask_;
     inputs_.cross_attention_mask = cross_attention_mask_;
-    check(!inputs_.input_ids.empty() || !inputs_.pixel_values.empty(), [&] {
-      return Fault{.file = path, .field = {}, .expected = "input_ids or pixel_values", .found = "neither", .note = {}};
-    });
-    check(decode_input_ids_.empty() || !inputs_.input_ids.empty(), [&] {
-      return Fault{.file = path, .field = "decode_input_ids", .expected = "input_ids to continue", .found = "none", .note = {}};
-    });
+    check(!inputs_.input_ids.empty() || !inputs_.pixel_values.empty(),
+          [&] { return Fault{.file = path, .expected = "input_ids or pixel_values", .found = "neither"}; });
+    check(decode_input_ids_.empty() || !inputs_.input_ids.empty(),
+          [&] { return Fault{.file = path, .field = "decode_input_ids", .expected = "input_ids to continue", .found = "none"}; });
   }
 
   [[nodiscard]] const PaddedInputs& inputs() const noexcept { return inputs_; }
@@ -87,8 +86,10 @@ class InputFile {
 
  private:
   [[noreturn]] void reject(const FileTensor& tensor, std::string expected) const {
-    throw input_error(Fault{.file = path_, .field = tensor.name, .expected = std::move(expected),
-                            .found = concat(name(tensor.dtype), " ", to_string(tensor.shape)), .note = {}});
+    throw input_error(Fault{.file = path_,
+                            .field = tensor.name,
+                            .expected = std::move(expected),
+                            .found = concat(name(tensor.dtype), " ", to_string(tensor.shape))});
   }
 
   template <class T, class Out>
@@ -104,11 +105,18 @@ class InputFile {
     if (tensor.shape.size() != rank) reject(tensor, concat("integers with ", rank, " axes"));
     std::vector<std::int64_t> out(tensor.size());
     switch (tensor.dtype) {
-      case Dtype::I64: widen<std::int64_t>(tensor, out); break;
-      case Dtype::I32: widen<std::int32_t>(tensor, out); break;
+      case Dtype::I64:
+        widen<std::int64_t>(tensor, out);
+        break;
+      case Dtype::I32:
+        widen<std::int32_t>(tensor, out);
+        break;
       case Dtype::U8:
-      case Dtype::BOOL: widen<std::uint8_t>(tensor, out); break;
-      default: reject(tensor, "I64, I32, U8 or BOOL");
+      case Dtype::BOOL:
+        widen<std::uint8_t>(tensor, out);
+        break;
+      default:
+        reject(tensor, "I64, I32, U8 or BOOL");
     }
     return out;
   }
@@ -131,7 +139,8 @@ class InputFile {
   std::string path_;
   Safetensors file_;
   PaddedInputs inputs_;
-  std::vector<std::int64_t> input_ids_, attention_mask_, aspect_ratio_ids_, aspect_ratio_mask_, cross_attention_mask_, decode_input_ids_;
+  std::vector<std::int64_t> input_ids_, attention_mask_, aspect_ratio_ids_, aspect_ratio_mask_, cross_attention_mask_,
+      decode_input_ids_;
   std::vector<float> pixel_values_;
   std::size_t steps_ = 0;
 };
@@ -149,7 +158,8 @@ struct NamedTensor {
 ///           (B, L, V)`, and with decode ids `decode_logits (B, n, V)`. Rows of padding are 0.
 /// Errors:   input_error
 template <Backend B = cpu<>, class Model>
-[[nodiscard]] std::vector<NamedTensor> run_logits(const Model& model, const InputFile& file, const Numerics& numerics, unsigned threads = 0) {
+[[nodiscard]] std::vector<NamedTensor> run_logits(const Model& model, const InputFile& file, const Numerics& numerics,
+                                                  unsigned threads = 0) {
   using Vision = typename Model::Vision;
   using Text = typename Model::Text;
   file.check_pixels<Vision>();

@@ -36,7 +36,8 @@ class TileVisibility {
  public:
   /// A row that sees no tile attends to all of them, if it attends at all.
   void add_row(std::span<const std::int64_t> seen, std::size_t images, std::size_t tiles, std::size_t positions) {
-    if (last_ != seen.size() || !std::equal(seen.begin(), seen.end(), row_.begin(), row_.end())) add_set(seen, images, tiles, positions);
+    if (last_ != seen.size() || !std::equal(seen.begin(), seen.end(), row_.begin(), row_.end()))
+      add_set(seen, images, tiles, positions);
     set_of_row_.push_back(static_cast<std::uint32_t>(first_.size()) - 2);
     sees_image_.push_back(any_ ? 1 : 0);
   }
@@ -105,9 +106,8 @@ class PaddedRun {
   /// Shapes:  ids (B) -> logits (B, 1, vocab)
   template <class Ctx>
   [[nodiscard]] Logits step(std::span<const std::int64_t> next, Ctx& ctx) {
-    check(next.size() == batch_, [&] {
-      return Fault{.file = {}, .field = "decode_input_ids", .expected = concat(batch_, " rows"), .found = concat(next.size()), .note = {}};
-    });
+    check(next.size() == batch_,
+          [&] { return Fault{.field = "decode_input_ids", .expected = concat(batch_, " rows"), .found = concat(next.size())}; });
     std::vector<std::int32_t> ids, positions;
     std::vector<std::size_t> rows;
     for (std::size_t b = 0; b < batch_; ++b) {
@@ -135,22 +135,21 @@ class PaddedRun {
 
   static std::int32_t id(std::int64_t value) {
     check(value >= 0 && value < Text::vocab + Text::extra_embeddings, [&] {
-      return Fault{.file = {}, .field = "input_ids", .expected = concat("ids from 0 to ", Text::vocab + Text::extra_embeddings - 1),
-                   .found = concat(value), .note = {}};
+      return Fault{.field = "input_ids",
+                   .expected = concat("ids from 0 to ", Text::vocab + Text::extra_embeddings - 1),
+                   .found = concat(value)};
     });
     return static_cast<std::int32_t>(value);
   }
 
   static void check_size(std::string_view field, std::size_t expected, std::size_t found, bool required = true) {
-    check(found == expected || (!required && found == 0), [&] {
-      return Fault{.file = {}, .field = std::string(field), .expected = concat(expected, " elements"), .found = concat(found), .note = {}};
-    });
+    check(found == expected || (!required && found == 0),
+          [&] { return Fault{.field = std::string(field), .expected = concat(expected, " elements"), .found = concat(found)}; });
   }
   static void check_binary(std::string_view field, std::span<const std::int64_t> mask) {
     for (const std::int64_t value : mask) {
-      check(value == 0 || value == 1, [&] {
-        return Fault{.file = {}, .field = std::string(field), .expected = "0 or 1", .found = concat(value), .note = {}};
-      });
+      check(value == 0 || value == 1,
+            [&] { return Fault{.field = std::string(field), .expected = "0 or 1", .found = concat(value)}; });
     }
   }
   template <class Ctx>
@@ -208,8 +207,7 @@ class PaddedRun {
     result.pixels = decltype(result.pixels)(in.pixel_values.data() + index * picture);
     const std::int64_t ratio = in.aspect_ratio_ids[index];
     check(0 <= ratio && ratio <= static_cast<std::int64_t>(Vision::aspect_ratios.size()), [&] {
-      return Fault{.file = {}, .field = "aspect_ratio_ids", .expected = concat("0 to ", Vision::aspect_ratios.size()), .found = concat(ratio),
-                   .note = {}};
+      return Fault{.field = "aspect_ratio_ids", .expected = concat("0 to ", Vision::aspect_ratios.size()), .found = concat(ratio)};
     });
     result.aspect_ratio_id = static_cast<std::size_t>(ratio);
     for (std::size_t t = 0; t < tiles; ++t) result.real_tiles[t] = in.aspect_ratio_mask[index * tiles + t] != 0;

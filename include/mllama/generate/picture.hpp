@@ -24,8 +24,9 @@ template <class Model, class Ctx>
   using C = typename Model::Vision;
   const auto& config = processor.config();
   check(config.tile == C::image && config.max_tiles == C::tiles, [&] {
-    return Fault{.file = {}, .field = "processor", .expected = concat(C::tiles, " tiles of ", C::image, " pixels"),
-                 .found = concat(config.max_tiles, " of ", config.tile), .note = {}};
+    return Fault{.field = "processor",
+                 .expected = concat(C::tiles, " tiles of ", C::image, " pixels"),
+                 .found = concat(config.max_tiles, " of ", config.tile)};
   });
   const TileSet set = processor.tiles(image);
   using Pixels = Tensor<float, Dim<C::tiles>, Dim<C::channels>, Dim<C::image>, Dim<C::image>>;

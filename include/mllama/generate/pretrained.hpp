@@ -41,7 +41,10 @@ class ConfigCheck {
   }
   void differs(std::string_view field, std::string expected, std::string found) {
     if (difference) return;
-    difference = Fault{.file = file_, .field = std::string(field), .expected = std::move(expected), .found = std::move(found),
+    difference = Fault{.file = file_,
+                       .field = std::string(field),
+                       .expected = std::move(expected),
+                       .found = std::move(found),
                        .note = "the file does not belong to this model type"};
   }
   std::optional<Fault> difference;
@@ -132,8 +135,10 @@ void bind_weights(Model& model, Checkpoint& checkpoint) {
   });
   const auto unused = checkpoint.unused();
   mllama::check<shape_error>(unused.empty(), [&] {
-    return Fault{.file = checkpoint.folder(), .field = std::string(unused.front()), .expected = "only tensors of the model type",
-                 .found = concat(unused.size(), " left over"), .note = {}};
+    return Fault{.file = checkpoint.folder(),
+                 .field = std::string(unused.front()),
+                 .expected = "only tensors of the model type",
+                 .found = concat(unused.size(), " left over")};
   });
 }
 
@@ -161,9 +166,9 @@ struct Pretrained {
   ModelSizes sizes;
   GenerationSettings generation;
   Weighted<Model> weights;
-  std::optional<Tokenizer> tokenizer;           ///< none if the folder has no tokenizer.json
-  std::optional<ImageProcessor> processor;      ///< none if the folder has no preprocessor_config.json
-  std::optional<ChatTemplate> chat_template;    ///< none if the folder has none, as base models
+  std::optional<Tokenizer> tokenizer;         ///< none if the folder has no tokenizer.json
+  std::optional<ImageProcessor> processor;    ///< none if the folder has no preprocessor_config.json
+  std::optional<ChatTemplate> chat_template;  ///< none if the folder has none, as base models
 
   [[nodiscard]] const Model& model() const noexcept { return *weights.model; }
 
@@ -178,9 +183,8 @@ struct Pretrained {
   /// Errors:  file_error that names the missing file.
   template <class Part>
   [[nodiscard]] const Part& require(const std::optional<Part>& part, std::string_view file) const {
-    check<file_error>(part.has_value(), [&] {
-      return Fault{.file = concat(folder, "/", file), .field = {}, .expected = "a file", .found = "none", .note = {}};
-    });
+    check<file_error>(part.has_value(),
+                      [&] { return Fault{.file = concat(folder, "/", file), .expected = "a file", .found = "none"}; });
     return *part;
   }
 };
@@ -189,7 +193,8 @@ namespace detail {
 
 /// The chat template's text, from the first of the places where releases of transformers put it.
 inline std::optional<ChatTemplate> read_chat_template(const std::string& folder) {
-  if (const std::string file = folder + "/chat_template.jinja"; exists(file)) return chat_template_of(MappedFile(file).text(), file);
+  if (const std::string file = folder + "/chat_template.jinja"; exists(file))
+    return chat_template_of(MappedFile(file).text(), file);
   for (const std::string_view name : {"/chat_template.json", "/tokenizer_config.json"}) {
     const std::string file = concat(folder, name);
     if (!exists(file)) continue;
@@ -206,7 +211,10 @@ ImageProcessor read_processor(const std::string& file) {
   const ProcessorConfig config = read_processor_config(file);
   const auto same = [&](std::string_view field, std::size_t expected, std::size_t found) {
     check<config_error>(expected == found, [&] {
-      return Fault{.file = file, .field = std::string(field), .expected = concat(expected), .found = concat(found),
+      return Fault{.file = file,
+                   .field = std::string(field),
+                   .expected = concat(expected),
+                   .found = concat(found),
                    .note = "the file does not belong to this model type"};
     });
   };
@@ -221,14 +229,19 @@ ImageProcessor read_processor(const std::string& file) {
 /// Errors:  file_error, format_error, config_error, shape_error; each names the file, and what in it.
 template <class Model>
 [[nodiscard]] Pretrained<Model> load(const std::string& folder) {
-  Pretrained<Model> loaded{.folder = folder, .sizes = read_model_sizes(folder), .generation = {}, .weights = load_weights<Model>(folder),
-                           .tokenizer = {}, .processor = {}, .chat_template = detail::read_chat_template(folder)};
+  Pretrained<Model> loaded{.folder = folder,
+                           .sizes = read_model_sizes(folder),
+                           .generation = {},
+                           .weights = load_weights<Model>(folder),
+                           .tokenizer = {},
+                           .processor = {},
+                           .chat_template = detail::read_chat_template(folder)};
   loaded.generation = read_generation_settings(folder, loaded.sizes.text);
   if (const std::string file = folder + "/tokenizer.json"; detail::exists(file)) {
     loaded.tokenizer = Tokenizer::from_file(file);
     constexpr std::size_t most = Model::Text::vocab + Model::Text::extra_embeddings;
     check<config_error>(loaded.tokenizer->size() <= most, [&] {
-      return Fault{.file = file, .field = {}, .expected = concat("at most ", most, " tokens"), .found = concat(loaded.tokenizer->size()), .note = {}};
+      return Fault{.file = file, .expected = concat("at most ", most, " tokens"), .found = concat(loaded.tokenizer->size())};
     });
   }
   if (const std::string file = folder + "/preprocessor_config.json"; detail::exists(file)) {
@@ -250,7 +263,9 @@ void with_model_of(const std::string& folder, Models<Choices...>, Use&& use) {
   if ((try_model(std::type_identity<Choices>{}) || ...)) return;
   std::string names;
   ((names += concat(names.empty() ? "" : ", ", Choices::name)), ...);
-  throw config_error(Fault{.file = sizes.file, .field = {}, .expected = concat("a model that is built in (", names, ")"), .found = "another",
+  throw config_error(Fault{.file = sizes.file,
+                           .expected = concat("a model that is built in (", names, ")"),
+                           .found = "another",
                            .note = concat("build the programs with -DMLLAMA_MODELS=", sizes.file)});
 }
 

@@ -11,8 +11,8 @@
 
 namespace mllama {
 
-/// An observer that keeps what it is shown at the taps of these names: `Context<cpu<>, Recorder> ctx(0, Recorder{{"hidden_states"}})`.
-/// Taps that are passed several times (by a picture each) are kept one after the other.
+/// An observer that keeps what it is shown at the taps of these names: `Context<cpu<>, Recorder> ctx(0,
+/// Recorder{{"hidden_states"}})`. Taps that are passed several times (by a picture each) are kept one after the other.
 class Recorder {
  public:
   explicit Recorder(std::vector<std::string_view> names) : names_(std::move(names)) {}

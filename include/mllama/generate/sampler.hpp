@@ -17,12 +17,13 @@ namespace mllama {
 
 /// How the next token is chosen. The defaults are greedy.
 struct SamplingSettings {
-  bool do_sample = false;         ///< false: the largest logit, the first of equals
-  double temperature = 1;         ///< logits are divided by it; above 0
-  int top_k = 0;                  ///< keep scores not below the k-th largest; 0: off
-  double top_p = 1;               ///< keep the most probable tokens whose probabilities reach this sum; 1: off
-  double min_p = 0;               ///< keep probabilities of at least this share of the largest; 0: off
-  double repetition_penalty = 1;  ///< positive scores of tokens that have occurred are divided by it, negative ones multiplied; 1: off
+  bool do_sample = false;  ///< false: the largest logit, the first of equals
+  double temperature = 1;  ///< logits are divided by it; above 0
+  int top_k = 0;           ///< keep scores not below the k-th largest; 0: off
+  double top_p = 1;        ///< keep the most probable tokens whose probabilities reach this sum; 1: off
+  double min_p = 0;        ///< keep probabilities of at least this share of the largest; 0: off
+  double repetition_penalty =
+      1;  ///< positive scores of tokens that have occurred are divided by it, negative ones multiplied; 1: off
 };
 
 /// Chooses tokens. Seeded: the same logits and the same seed give the same tokens on every machine.
@@ -39,11 +40,10 @@ class BasicSampler {
   /// Errors:  input_error if a setting is out of its range.
   explicit BasicSampler(const SamplingSettings& settings = {}, std::uint64_t seed = 0) : settings_(settings), state_(seed) {
     const auto require = [](bool holds, std::string_view field, std::string_view expected, double found) {
-      check(holds, [&] {
-        return Fault{.file = {}, .field = std::string(field), .expected = std::string(expected), .found = concat(found), .note = {}};
-      });
+      check(holds, [&] { return Fault{.field = std::string(field), .expected = std::string(expected), .found = concat(found)}; });
     };
-    require(settings.temperature > 0 && std::isfinite(settings.temperature), "temperature", "a number above 0", settings.temperature);
+    require(settings.temperature > 0 && std::isfinite(settings.temperature), "temperature", "a number above 0",
+            settings.temperature);
     require(settings.top_k >= 0, "top_k", "a number of tokens, or 0 for all", settings.top_k);
     require(settings.top_p >= 0 && settings.top_p <= 1, "top_p", "a number from 0 to 1", settings.top_p);
     require(settings.min_p >= 0 && settings.min_p <= 1, "min_p", "a number from 0 to 1", settings.min_p);
@@ -51,8 +51,8 @@ class BasicSampler {
             settings.repetition_penalty);
   }
 
-  /// The next token. `history` is the whole sequence so far, prompt included; ids beyond the logits (the image token) are passed over.
-  /// Shapes:  logits (vocab)
+  /// The next token. `history` is the whole sequence so far, prompt included; ids beyond the logits (the image token) are passed
+  /// over. Shapes:  logits (vocab)
   [[nodiscard]] std::int32_t operator()(std::span<const float> logits, std::span<const std::int32_t> history = {}) {
     if (!settings_.do_sample) {
       penalise(logits, history);
@@ -77,7 +77,8 @@ class BasicSampler {
     for (std::size_t i = 0; i < scores_.size(); ++i) kept_.push_back({scores_[i] / temperature, static_cast<std::int32_t>(i)});
     if (const auto k = static_cast<std::size_t>(settings_.top_k); k != 0 && k < kept_.size()) {
       const auto border = kept_.begin() + static_cast<std::ptrdiff_t>(k) - 1;
-      std::nth_element(kept_.begin(), border, kept_.end(), [](const Candidate& a, const Candidate& b) { return a.score > b.score; });
+      std::nth_element(kept_.begin(), border, kept_.end(),
+                       [](const Candidate& a, const Candidate& b) { return a.score > b.score; });
       const float least = border->score;
       std::erase_if(kept_, [least](const Candidate& c) { return c.score < least; });
     }
@@ -95,7 +96,7 @@ class BasicSampler {
  private:
   /// Each distinct id of the history is penalised once, from its original score.
   void penalise(std::span<const float> logits, std::span<const std::int32_t> history) {
-    check(!logits.empty(), [] { return Fault{.file = {}, .field = "logits", .expected = "at least one", .found = "none", .note = {}}; });
+    check(!logits.empty(), [] { return Fault{.field = "logits", .expected = "at least one", .found = "none"}; });
     scores_.assign(logits.begin(), logits.end());
     // Broken weights make them, and they have no place in an order.
     for (float& score : scores_) {
@@ -125,8 +126,8 @@ class BasicSampler {
 
   [[nodiscard]] double weight(const Candidate& c) const { return std::exp(double{c.score} - double{kept_.back().score}); }
 
-  /// In [0, 1), by SplitMix64 (Steele, Lea, Flood 2014): a generator of our own, because the standard's distributions differ between
-  /// libraries.
+  /// In [0, 1), by SplitMix64 (Steele, Lea, Flood 2014): a generator of our own, because the standard's distributions differ
+  /// between libraries.
   double uniform() noexcept {
     std::uint64_t z = state_ += 0x9e3779b97f4a7c15U;
     z = (z ^ (z >> 30U)) * 0xbf58476d1ce4e5b9U;

@@ -18,16 +18,17 @@
 namespace mllama {
 
 /// One sequence that grows: its ids, its pictures and both caches. Each image token stands for a picture, in order.
-/// A row sees the pictures of the last run of adjacent image tokens up to itself, and no earlier ones; rows before the first picture
-/// see none. This is what transformers' processor writes into `cross_attention_mask`, row by row.
-/// Refers to model and context, which must outlive it.
+/// A row sees the pictures of the last run of adjacent image tokens up to itself, and no earlier ones; rows before the first
+/// picture see none. This is what transformers' processor writes into `cross_attention_mask`, row by row. Refers to model and
+/// context, which must outlive it.
 template <class Model, class Ctx>
 class Session {
  public:
   using Text = typename Model::Text;
   using Picture = mllama::Picture<Model>;
 
-  Session(const Model& model, Ctx& ctx, const Numerics& numerics = Model::numerics) : model_(&model), ctx_(&ctx), numerics_(numerics) {}
+  Session(const Model& model, Ctx& ctx, const Numerics& numerics = Model::numerics)
+      : model_(&model), ctx_(&ctx), numerics_(numerics) {}
 
   /// Makes room, so that no step up to this length allocates.
   void reserve(std::size_t positions) {
@@ -40,18 +41,17 @@ class Session {
   /// Errors:   input_error if ids are out of range or pictures and image tokens do not match; the session is as before then.
   std::span<const float> append(std::span<const std::int32_t> ids, std::span<const Picture> pictures = {}) {
     const auto tokens = static_cast<std::size_t>(std::count(ids.begin(), ids.end(), Text::image_token));
-    check(!ids.empty(), [] { return Fault{.file = {}, .field = "input_ids", .expected = "at least one", .found = "none", .note = {}}; });
+    check(!ids.empty(), [] { return Fault{.field = "input_ids", .expected = "at least one", .found = "none"}; });
     check(tokens == pictures.size(), [&] {
-      return Fault{.file = {}, .field = "images", .expected = concat(tokens, " for as many image tokens"), .found = concat(pictures.size()),
-                   .note = {}};
+      return Fault{.field = "images", .expected = concat(tokens, " for as many image tokens"), .found = concat(pictures.size())};
     });
-    check(std::find(pictures.begin(), pictures.end(), nullptr) == pictures.end(), [] {
-      return Fault{.file = {}, .field = "images", .expected = "encoded pictures", .found = "a null pointer", .note = {}};
-    });
+    check(std::find(pictures.begin(), pictures.end(), nullptr) == pictures.end(),
+          [] { return Fault{.field = "images", .expected = "encoded pictures", .found = "a null pointer"}; });
     for (const std::int32_t id : ids) {
       check(0 <= id && id < Text::vocab + Text::extra_embeddings, [&] {
-        return Fault{.file = {}, .field = "input_ids", .expected = concat("an id from 0 to ", Text::vocab + Text::extra_embeddings - 1),
-                     .found = concat(id), .note = {}};
+        return Fault{.field = "input_ids",
+                     .expected = concat("an id from 0 to ", Text::vocab + Text::extra_embeddings - 1),
+                     .found = concat(id)};
       });
     }
     ids_.insert(ids_.end(), ids.begin(), ids.end());
@@ -107,7 +107,8 @@ class Session {
       }
       if (r < first) continue;
       if (seen != 0 && (is_image || r == first)) {
-        for (std::size_t i = run; i < seen; ++i) ranges_.push_back({index(i), 0, index(images_[i]->tiles * images_[i]->tile_positions)});
+        for (std::size_t i = run; i < seen; ++i)
+          ranges_.push_back({index(i), 0, index(images_[i]->tiles * images_[i]->tile_positions)});
         first_range_.push_back(index(ranges_.size()));
       }
       set_of_row_.push_back(seen == 0 ? 0 : index(first_range_.size()) - 2);
@@ -131,7 +132,7 @@ class Session {
 
 /// When a generation ends.
 struct StopRules {
-  std::vector<std::int32_t> eos;     ///< after any of these, which is part of the result
+  std::vector<std::int32_t> eos;  ///< after any of these, which is part of the result
   std::size_t max_new_tokens = 20;
 };
 

@@ -131,7 +131,8 @@ class QuantizedTensor {
     if (const JsonField stored = json_state["shape"]; stored.present()) {
       Shape lengths;
       for (const JsonField& length : stored.elements()) lengths.push_back(length.integer<std::size_t>(1, most_elements));
-      if (!std::equal(lengths.begin(), lengths.end(), shape.begin(), shape.end())) weight_.fail<shape_error>(to_string(shape), to_string(lengths));
+      if (!std::equal(lengths.begin(), lengths.end(), shape.begin(), shape.end()))
+        weight_.fail<shape_error>(to_string(shape), to_string(lengths));
     }
     State state{.block = block_size(json_state["blocksize"])};
     if (nested) {

@@ -87,10 +87,8 @@ class BasicCheckpoint {
       checkpoint.add_shards(index);
     } else {
       throw file_error(Fault{.file = folder,
-                             .field = {},
                              .expected = "model.safetensors or model.safetensors.index.json",
-                             .found = detail::exists(folder) ? "neither" : "no such folder",
-                             .note = {}});
+                             .found = detail::exists(folder) ? "neither" : "no such folder"});
     }
     checkpoint.sort();
     return checkpoint;
@@ -192,7 +190,8 @@ class BasicCheckpoint {
       const auto fail_absent = [&] { map.member(place->key, place->value).fail("a file that has this tensor"); };
       for (const FileTensor& tensor : add(folder_ + '/' + shard).tensors()) {
         if (in_shard() && place->key < tensor.name) fail_absent();
-        if (!in_shard() || place->key != tensor.name) map[tensor.name].fail(concat('"', shard, '"'), "the file has a tensor of this name");
+        if (!in_shard() || place->key != tensor.name)
+          map[tensor.name].fail(concat('"', shard, '"'), "the file has a tensor of this name");
         ++place;
       }
       if (in_shard()) fail_absent();
@@ -207,8 +206,6 @@ class BasicCheckpoint {
     const Entry& other = *std::next(twice);
     throw format_error(Fault{.file = path(other),
                              .field = other.tensor->name,
-                             .expected = {},
-                             .found = {},
                              .note = concat("names the same tensor as ", twice->tensor->name, " of ", path(*twice))});
   }
 
@@ -233,8 +230,7 @@ class BasicCheckpoint {
       throw shape_error(Fault{.file = folder_,
                               .field = std::string(name),
                               .expected = concat("a tensor ", to_string(shape)),
-                              .found = "none of this name",
-                              .note = {}});
+                              .found = "none of this name"});
     }
     entry->used = true;
     return *entry;
@@ -258,7 +254,8 @@ class BasicCheckpoint {
 
   void check_shape(const Entry& entry, std::span<const std::size_t> shape) const {
     if (shape.empty() || !std::equal(shape.begin(), shape.end(), entry.tensor->shape.begin(), entry.tensor->shape.end())) {
-      located(entry).template fail<shape_error>(to_string(shape), concat(name(entry.tensor->dtype), " ", to_string(entry.tensor->shape)));
+      located(entry).template fail<shape_error>(to_string(shape),
+                                                concat(name(entry.tensor->dtype), " ", to_string(entry.tensor->shape)));
     }
   }
   [[nodiscard]] static std::size_t columns(std::span<const std::size_t> shape) {
@@ -272,7 +269,7 @@ class BasicCheckpoint {
     if (!quant_type.empty()) found = concat("bitsandbytes ", quant_type);
     if (find(concat(entry.name.substr(0, entry.name.rfind('.')), ".SCB")) != nullptr) found += " of LLM.int8()";
     located(entry).template fail<shape_error>(std::move(expected), std::move(found),
-                                     "the model type does not take this storage format here");
+                                              "the model type does not take this storage format here");
   }
 
   /// False if the tensor is in none of the formats.

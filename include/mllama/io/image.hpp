@@ -38,7 +38,7 @@ class ImageBytes {
       : bytes_(bytes), name_(name), kind_(kind) {}
 
   [[noreturn]] void fail(std::string_view note) const {
-    throw format_error(Fault{.file = concat(name_), .field = concat(kind_), .expected = {}, .found = {}, .note = concat(note)});
+    throw format_error(Fault{.file = concat(name_), .field = concat(kind_), .note = concat(note)});
   }
   void need(bool holds, std::string_view note) const {
     if (!holds) fail(note);
@@ -69,8 +69,7 @@ class ImageBytes {
       throw format_error(Fault{.file = concat(name_),
                                .field = concat(kind_),
                                .expected = concat("at most ", limits.pixels, " pixels, and one"),
-                               .found = concat(width, " x ", height),
-                               .note = {}});
+                               .found = concat(width, " x ", height)});
     }
   }
 
@@ -326,8 +325,7 @@ inline Image decode_pnm(ImageBytes file, const ImageLimits& limits) {
 [[nodiscard]] inline Image decode_image(std::span<const std::byte> bytes, std::string_view name, const ImageLimits& limits = {}) {
   const std::string_view text(reinterpret_cast<const char*>(bytes.data()), bytes.size());
   const auto fail = [&](std::string_view expected, std::string found) {
-    throw format_error(
-        Fault{.file = concat(name), .field = "image", .expected = concat(expected), .found = std::move(found), .note = {}});
+    throw format_error(Fault{.file = concat(name), .field = "image", .expected = concat(expected), .found = std::move(found)});
   };
   const std::size_t most_bytes = std::min<std::size_t>(limits.bytes, std::numeric_limits<std::int32_t>::max() / 2);
   if (bytes.size() > most_bytes) fail(concat("at most ", most_bytes, " bytes"), concat(bytes.size()));

@@ -21,8 +21,7 @@ namespace detail {
 
 /// The fault of a system call that has just failed.
 inline Fault system_fault(const std::string& file, std::string_view action, int code = errno) {
-  return Fault{
-      .file = file, .field = {}, .expected = {}, .found = {}, .note = concat(action, ": ", std::system_category().message(code))};
+  return Fault{.file = file, .note = concat(action, ": ", std::system_category().message(code))};
 }
 
 /// A file descriptor that is closed with its scope.
@@ -61,11 +60,8 @@ class MappedFile {
     struct stat status {};
     if (::fstat(file.number(), &status) != 0) throw file_error(detail::system_fault(path, "cannot read"));
     if (!S_ISREG(status.st_mode)) {
-      throw file_error(Fault{.file = path,
-                             .field = {},
-                             .expected = "a regular file",
-                             .found = S_ISDIR(status.st_mode) ? "a folder" : "a pipe, socket or device",
-                             .note = {}});
+      throw file_error(Fault{
+          .file = path, .expected = "a regular file", .found = S_ISDIR(status.st_mode) ? "a folder" : "a pipe, socket or device"});
     }
     size_ = static_cast<std::size_t>(status.st_size);
     if (size_ == 0) return;  // nothing can be mapped, and nothing needs to be

@@ -153,9 +153,12 @@ struct SafetensorsHeader {
     static_cast<void>(field.view(JsonView::Kind::object, "an object with dtype, shape and data_offsets"));
     const Shape offsets = numbers(field["data_offsets"], 2);
     if (offsets.size() != 2) field["data_offsets"].fail("two numbers");
-    entries.push_back({{.name = std::move(name), .dtype = dtype(field["dtype"]), .shape = numbers(field["shape"], SafetensorsLimits::rank),
+    entries.push_back({{.name = std::move(name),
+                        .dtype = dtype(field["dtype"]),
+                        .shape = numbers(field["shape"], SafetensorsLimits::rank),
                         .bytes = {}},
-                       offsets[0], offsets[1]});
+                       offsets[0],
+                       offsets[1]});
   }
 
   static Dtype dtype(const JsonField& field) {
@@ -177,8 +180,7 @@ struct SafetensorsHeader {
 
 /// Checks everything that the format demands of a header, `text`, in front of `data_size` bytes. Its tensors are sorted by name.
 template <class = void>  // see Safetensors
-[[nodiscard]] SafetensorsHeader read_safetensors_header(std::string_view text, std::size_t data_size,
-                                                               const std::string& file) {
+[[nodiscard]] SafetensorsHeader read_safetensors_header(std::string_view text, std::size_t data_size, const std::string& file) {
   const auto fail = [&](std::string_view tensor, std::string expected, std::string found, std::string note = {}) {
     throw format_error(Fault{.file = file,
                              .field = std::string(tensor),
@@ -228,15 +230,15 @@ template <class = void>  // see Safetensors
 
 /// A safetensors file, mapped. Every rule of the format has been checked; the tensors' bytes are read when they are used.
 /// Moving it leaves names and bytes in place.
-/// Errors:  file_error; format_error that names the tensor. Beyond the reference reader it rejects equal names, names with NUL, more
+/// Errors:  file_error; format_error that names the tensor. Beyond the reference reader it rejects equal names, names with NUL,
+/// more
 ///          than 8 axes, a million tensors or 100 000 metadata entries.
 template <class = void>  // a template, so that bodies are compiled where they are used and not with every include
 class BasicSafetensors {
  public:
   explicit BasicSafetensors(const std::string& path) : file_(path) {
     const auto fail = [&](std::string expected, std::string found) {
-      throw format_error(
-          Fault{.file = path, .field = "header", .expected = std::move(expected), .found = std::move(found), .note = {}});
+      throw format_error(Fault{.file = path, .field = "header", .expected = std::move(expected), .found = std::move(found)});
     };
     const std::span<const std::byte> bytes = file_.bytes();
     if (bytes.size() < 8) fail("a safetensors file of at least 8 bytes", concat(bytes.size(), " bytes"));

@@ -40,8 +40,8 @@ struct MultiHeadAttention {
 
 /// Rows of one sequence in a packed batch, and its keys and values so far in one layer.
 struct CachedRows {
-  std::size_t first = 0, count = 0;  ///< rows of the batch
-  std::size_t past = 0;              ///< positions that the cache holds
+  std::size_t first = 0, count = 0;          ///< rows of the batch
+  std::size_t past = 0;                      ///< positions that the cache holds
   float *keys = nullptr, *values = nullptr;  ///< (past + count at least, kv_heads · head_dim); keys after their rotation
 };
 
@@ -51,7 +51,8 @@ struct CachedRows {
 template <WeightFormat Format, int N, int HeadCount, int KvHeadCount, int Window = 0>
 struct SelfAttention {
   static_assert(N % HeadCount == 0, "SelfAttention<Format, N, HeadCount, KvHeadCount>: N must be a multiple of HeadCount");
-  static_assert(HeadCount % KvHeadCount == 0, "SelfAttention<Format, N, HeadCount, KvHeadCount>: HeadCount must be a multiple of KvHeadCount");
+  static_assert(HeadCount % KvHeadCount == 0,
+                "SelfAttention<Format, N, HeadCount, KvHeadCount>: HeadCount must be a multiple of KvHeadCount");
   static constexpr int head_dim = N / HeadCount, kv_width = KvHeadCount * head_dim;
 
   Linear<Format, N, N> q_proj{};

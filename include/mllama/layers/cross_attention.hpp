@@ -19,14 +19,14 @@ struct ImageRows {
   kernels::Visibility visible;                ///< of these rows over those blocks
 };
 
-/// Attention of text rows to vision states, with grouped key/value heads; queries and keys are normalised per head. No positions, no
-/// causality. Keys and values depend on the picture only, and are computed once for it.
-/// Shapes:  x (tokens, N), vision states (image tokens, N), residual (tokens, N).
-/// Source:  keys: *.{q,k,v,o}_proj.weight, *.{q,k}_norm.weight
+/// Attention of text rows to vision states, with grouped key/value heads; queries and keys are normalised per head. No positions,
+/// no causality. Keys and values depend on the picture only, and are computed once for it. Shapes:  x (tokens, N), vision states
+/// (image tokens, N), residual (tokens, N). Source:  keys: *.{q,k,v,o}_proj.weight, *.{q,k}_norm.weight
 template <WeightFormat Format, int N, int HeadCount, int KvHeadCount, template <int> class Norm = RMSNorm>
 struct CrossAttention {
   static_assert(N % HeadCount == 0, "CrossAttention<Format, N, HeadCount, KvHeadCount>: N must be a multiple of HeadCount");
-  static_assert(HeadCount % KvHeadCount == 0, "CrossAttention<Format, N, HeadCount, KvHeadCount>: HeadCount must be a multiple of KvHeadCount");
+  static_assert(HeadCount % KvHeadCount == 0,
+                "CrossAttention<Format, N, HeadCount, KvHeadCount>: HeadCount must be a multiple of KvHeadCount");
   static constexpr int head_dim = N / HeadCount, kv_width = KvHeadCount * head_dim;
 
   Linear<Format, N, N> q_proj{};

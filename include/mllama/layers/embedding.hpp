@@ -21,7 +21,8 @@ struct Embedding {
 
   static constexpr void visit(auto& self, auto&& member) { member("weight", self.weight); }
   static std::string repr(const auto& self) {
-    return concat("Embedding(", Count, ", ", N, self.padding_index < 0 ? std::string() : concat(", padding_idx=", self.padding_index), ")");
+    return concat("Embedding(", Count, ", ", N,
+                  self.padding_index < 0 ? std::string() : concat(", padding_idx=", self.padding_index), ")");
   }
 
   template <RunTimeAxis Row, class Ctx>

@@ -54,9 +54,7 @@ struct LayerNorm {
     member("weight", self.weight);
     member("bias", self.bias);
   }
-  static std::string repr(const auto& self) {
-    return concat("LayerNorm((", N, ",), eps=", self.eps, ", elementwise_affine=True)");
-  }
+  static std::string repr(const auto& self) { return concat("LayerNorm((", N, ",), eps=", self.eps, ", elementwise_affine=True)"); }
 
   template <class X, class Ctx>
   [[nodiscard]] Tensor<float, row_axis<X>, Dim<N>> operator()(const X& x, Ctx& ctx) const {

@@ -9,8 +9,8 @@
 
 namespace mllama {
 
-/// The stream that a branch is added to: `y += gate · branch`, in the rows whose mask is not 0. Layers end in a product, so that the
-/// addition is that product's epilogue.
+/// The stream that a branch is added to: `y += gate · branch`, in the rows whose mask is not 0. Layers end in a product, so that
+/// the addition is that product's epilogue.
 template <class Row, int N>
 struct Residual {
   View<float, Row, Dim<N>> y;

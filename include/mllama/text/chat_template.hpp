@@ -12,9 +12,9 @@
 #include <vector>
 
 #include <mllama/core/check.hpp>
-#include <mllama/text/python_json.hpp>
-#include <mllama/text/prompt.hpp>
 #include <mllama/core/unicode.hpp>
+#include <mllama/text/prompt.hpp>
+#include <mllama/text/python_json.hpp>
 
 /// The prompt of a conversation, written as the chat templates of Mllama's checkpoints write it, without an interpreter for them.
 
@@ -111,7 +111,7 @@ inline constexpr std::string_view plain_template =
 namespace detail {
 
 [[noreturn]] inline void fail_chat(std::string note, std::string field = "messages") {
-  throw input_error(Fault{.file = {}, .field = std::move(field), .expected = {}, .found = {}, .note = std::move(note)});
+  throw input_error(Fault{.field = std::move(field), .note = std::move(note)});
 }
 
 /// Writes one conversation. Contents are taken as they are; a role or text that spells a special token becomes one.

@@ -64,11 +64,7 @@ inline void append_python_number(std::string& out, std::string_view number, std:
   double value = 0;
   const auto status = std::from_chars(number.data(), number.data() + number.size(), value).ec;
   check<format_error>(status == std::errc{}, [&] {
-    return Fault{.file = std::string(file),
-                 .field = {},
-                 .expected = "a number in the range of a double",
-                 .found = std::string(number),
-                 .note = {}};
+    return Fault{.file = std::string(file), .expected = "a number in the range of a double", .found = std::string(number)};
   });
   char buffer[32];
   const char* end = std::to_chars(buffer, buffer + sizeof buffer, value, std::chars_format::scientific).ptr;

@@ -41,8 +41,7 @@ class BasicSplitPattern {
   /// Errors:  format_error with `file` and `field` when the pattern cannot be used.
   BasicSplitPattern(std::string_view pattern, std::string_view file, std::string_view field) {
     const auto fail = [&](std::string note) {
-      throw format_error(
-          Fault{.file = std::string(file), .field = std::string(field), .expected = {}, .found = {}, .note = std::move(note)});
+      throw format_error(Fault{.file = std::string(file), .field = std::string(field), .note = std::move(note)});
     };
     if (pattern.size() > longest_pattern) fail(concat("a pattern has at most ", longest_pattern, " bytes"));
     std::string rewritten;
@@ -123,10 +122,7 @@ class BasicSplitPattern {
       const PCRE2_SIZE* const range = pcre2_get_ovector_pointer_8(match_.get());
       if (status < 0 || range[0] < from || range[1] < range[0])
         throw input_error(Fault{
-            .file = {},
             .field = "text",
-            .expected = {},
-            .found = {},
             .note = concat("the tokenizer's pattern cannot split it: ", status < 0 ? message(status) : "match out of order")});
       return {range[0], range[1]};
     }

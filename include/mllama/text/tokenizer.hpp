@@ -14,11 +14,11 @@
 
 #include <mllama/core/check.hpp>
 #include <mllama/core/json.hpp>
+#include <mllama/core/unicode.hpp>
 #include <mllama/io/mapped_file.hpp>
 #include <mllama/text/added_tokens.hpp>
 #include <mllama/text/bpe.hpp>
 #include <mllama/text/split_pattern.hpp>
-#include <mllama/core/unicode.hpp>
 
 namespace mllama {
 
@@ -90,11 +90,8 @@ class BasicTokenizer {
   /// `name` stands for the file in errors.
   [[nodiscard]] static BasicTokenizer from_json(std::string_view text, std::string_view name = "tokenizer.json") {
     if (text.size() > largest_file)
-      throw format_error(Fault{.file = std::string(name),
-                               .field = {},
-                               .expected = concat("at most ", largest_file, " bytes"),
-                               .found = concat(text.size()),
-                               .note = {}});
+      throw format_error(
+          Fault{.file = std::string(name), .expected = concat("at most ", largest_file, " bytes"), .found = concat(text.size())});
     BasicTokenizer tokenizer;
     tokenizer.read(parse_json(text, std::string(name)));
     return tokenizer;
@@ -127,11 +124,8 @@ class BasicTokenizer {
   /// Errors:  input_error if `text` has 2 GiB or more, or a byte that is no token; or if the file's pattern gives up on it.
   void encode(std::string_view text, std::vector<Id>& ids, EncodeOptions options = {}) const {
     if (text.size() > longest_text)
-      throw input_error(Fault{.file = {},
-                              .field = "text",
-                              .expected = concat("at most ", longest_text, " bytes"),
-                              .found = concat(text.size()),
-                              .note = {}});
+      throw input_error(
+          Fault{.field = "text", .expected = concat("at most ", longest_text, " bytes"), .found = concat(text.size())});
     std::string repaired;
     if (valid_utf8_length(text) != text.size()) text = repaired = to_valid_utf8(text);
 
@@ -169,8 +163,8 @@ class BasicTokenizer {
   static constexpr std::size_t largest_file = std::size_t{64} << 20U;  // Llama 3 has 9 to 17 MB
   static constexpr std::size_t longest_text = INT32_MAX;
   static constexpr std::size_t longest_added_token = 256;  // finding one looks this far ahead at every byte
-  static constexpr std::size_t most_steps = 64;  // of each part of pre-tokenizers and post-processors
-  static constexpr Id most_ids = Id{1} << 20U;  // Llama 3 has 128 257; a stray id must not become an allocation
+  static constexpr std::size_t most_steps = 64;            // of each part of pre-tokenizers and post-processors
+  static constexpr Id most_ids = Id{1} << 20U;             // Llama 3 has 128 257; a stray id must not become an allocation
   static constexpr std::size_t most_merges = std::size_t{1} << 22U;  // Llama 3 has 280 147
 
   struct Token {
@@ -184,11 +178,8 @@ class BasicTokenizer {
 
   [[nodiscard]] const Token& token(Id id) const {
     if (!exists(id))
-      throw input_error(Fault{.file = {},
-                              .field = "token id",
-                              .expected = concat("one of the tokenizer's ", tokens_.size()),
-                              .found = concat(id),
-                              .note = {}});
+      throw input_error(
+          Fault{.field = "token id", .expected = concat("one of the tokenizer's ", tokens_.size()), .found = concat(id)});
     return tokens_[static_cast<std::size_t>(id)];
   }
 
@@ -200,11 +191,9 @@ class BasicTokenizer {
       }
     }
     if (const std::size_t at = merger_.encode(piece, scratch, ids); at != piece.size())
-      throw input_error(Fault{.file = {},
-                              .field = "text",
+      throw input_error(Fault{.field = "text",
                               .expected = "bytes of the tokenizer's vocabulary",
-                              .found = concat("the byte ", static_cast<int>(static_cast<unsigned char>(piece[at]))),
-                              .note = {}});
+                              .found = concat("the byte ", static_cast<int>(static_cast<unsigned char>(piece[at])))});
   }
 
   static std::string clean_up(std::string text) {
@@ -373,7 +362,8 @@ class BasicTokenizer {
     if (list.empty() || list.size() > 2) field.fail("Split and ByteLevel, or ByteLevel");
     const JsonField& byte_level = list.back();
     expect_type(byte_level, "ByteLevel");
-    if (const JsonField prefix = byte_level["add_prefix_space"]; prefix.as<bool>()) prefix.fail("false (nothing else is supported)");
+    if (const JsonField prefix = byte_level["add_prefix_space"]; prefix.as<bool>())
+      prefix.fail("false (nothing else is supported)");
     const bool own_pattern = byte_level["use_regex"].as<bool>(true);
     if (list.size() == 1) {
       if (own_pattern) pattern_.emplace(gpt2_pattern, field.file(), byte_level.name());

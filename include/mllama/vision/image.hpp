@@ -40,11 +40,9 @@ struct Image {
     check(width >= 1 && height >= 1 && width <= longest_side && height <= longest_side &&
               width <= std::numeric_limits<std::size_t>::max() / 2 / channels / height,
           [&] {
-            return Fault{.file = {},
-                         .field = "image",
+            return Fault{.field = "image",
                          .expected = "at least one pixel each way, and a size that memory can hold",
-                         .found = concat(width, " x ", height),
-                         .note = {}};
+                         .found = concat(width, " x ", height)};
           });
     return width * height * channels;
   }
@@ -54,11 +52,9 @@ struct Image {
 inline void check_image(const Image& image) {
   const std::size_t expected = Image::bytes(image.width, image.height);
   check(image.pixels.size() == expected, [&] {
-    return Fault{.file = {},
-                 .field = "image",
+    return Fault{.field = "image",
                  .expected = concat(expected, " bytes for ", image.width, " x ", image.height, " RGB"),
-                 .found = concat(image.pixels.size(), " bytes"),
-                 .note = {}};
+                 .found = concat(image.pixels.size(), " bytes")};
   });
 }
 

@@ -67,9 +67,8 @@ class BasicImageProcessor {
   /// Errors:  config_error if a value is out of range.
   explicit BasicImageProcessor(const ProcessorConfig& config = {}) : config_(config) {
     const auto require = [](bool holds, std::string_view field, std::string_view expected, auto found) {
-      check<config_error>(holds, [&] {
-        return Fault{.file = {}, .field = concat(field), .expected = concat(expected), .found = concat(found), .note = {}};
-      });
+      check<config_error>(holds,
+                          [&] { return Fault{.field = concat(field), .expected = concat(expected), .found = concat(found)}; });
     };
     constexpr std::size_t most = ProcessorConfig::most_pixels;
     require(config.max_tiles >= 1 && config.max_tiles <= most, "max_image_tiles", "at least 1, and few", config.max_tiles);
@@ -142,14 +141,13 @@ class BasicImageProcessor {
       for (const TileSet& set : samples[sample]) {
         const std::size_t count = set.num_tiles();
         check(set.tile == config_.tile && count <= batch.tiles && set.pixels.size() == count * tile_size, [&] {
-          return Fault{.file = {},
-                       .field = "image tiles",
+          return Fault{.field = "image tiles",
                        .expected = concat("at most ", batch.tiles, " of ", config_.tile, " pixels"),
-                       .found = concat(count, " of ", set.tile, " pixels, ", set.pixels.size(), " numbers"),
-                       .note = {}};
+                       .found = concat(count, " of ", set.tile, " pixels, ", set.pixels.size(), " numbers")};
         });
         const std::size_t first = slot * batch.tiles;
-        std::copy(set.pixels.begin(), set.pixels.end(), batch.pixel_values.begin() + static_cast<std::ptrdiff_t>(first * tile_size));
+        std::copy(set.pixels.begin(), set.pixels.end(),
+                  batch.pixel_values.begin() + static_cast<std::ptrdiff_t>(first * tile_size));
         std::fill_n(batch.aspect_ratio_mask.begin() + static_cast<std::ptrdiff_t>(first), count, 1);
         batch.aspect_ratio_ids[slot++] = static_cast<std::int64_t>(set.aspect_ratio_id);
         num_tiles.push_back(count);
@@ -202,17 +200,12 @@ template <class Id>
                                                                           std::span<const std::vector<std::size_t>> num_tiles,
                                                                           std::size_t length, std::size_t max_tiles) {
   check(ranges.size() == num_tiles.size(), [&] {
-    return Fault{.file = {},
-                 .field = "cross_attention_mask",
-                 .expected = concat(num_tiles.size(), " samples"),
-                 .found = concat(ranges.size()),
-                 .note = {}};
+    return Fault{.field = "cross_attention_mask", .expected = concat(num_tiles.size(), " samples"), .found = concat(ranges.size())};
   });
   std::size_t images = 0;
   for (std::size_t sample = 0; sample < ranges.size(); ++sample) {
     check(ranges[sample].size() == num_tiles[sample].size(), [&] {
-      return Fault{.file = {},
-                   .field = "input_ids",
+      return Fault{.field = "input_ids",
                    .expected = concat(num_tiles[sample].size(), " image tokens in sample ", sample),
                    .found = concat(ranges[sample].size()),
                    .note = "were some cut off by truncation?"};
@@ -223,10 +216,8 @@ template <class Id>
   for (std::size_t sample = 0; sample < ranges.size(); ++sample) {
     for (std::size_t image = 0; image < ranges[sample].size(); ++image) {
       const std::size_t count = num_tiles[sample][image];
-      check(count <= max_tiles, [&] {
-        return Fault{
-            .file = {}, .field = "num_tiles", .expected = concat("at most ", max_tiles), .found = concat(count), .note = {}};
-      });
+      check(count <= max_tiles,
+            [&] { return Fault{.field = "num_tiles", .expected = concat("at most ", max_tiles), .found = concat(count)}; });
       const std::size_t end = ranges[sample].size() == 1 ? length : std::min(ranges[sample][image].end, length);
       for (std::size_t row = ranges[sample][image].begin; row < end; ++row) {
         const std::size_t first = ((sample * length + row) * images + image) * max_tiles;
@@ -245,8 +236,7 @@ template <class Id>
 ///          and fail in the model.
 inline void check_image_counts(std::span<const std::size_t> image_tokens, std::span<const std::size_t> images) {
   const auto fail = [](std::string expected, std::string found, std::string_view note) {
-    throw input_error(
-        Fault{.file = {}, .field = "images", .expected = std::move(expected), .found = std::move(found), .note = concat(note)});
+    throw input_error(Fault{.field = "images", .expected = std::move(expected), .found = std::move(found), .note = concat(note)});
   };
   const auto list = [](std::span<const std::size_t> counts) {
     std::string text;

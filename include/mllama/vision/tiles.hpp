@@ -37,11 +37,9 @@ struct Canvas {
 /// Errors:  input_error if `max_tiles` tiles do not make this canvas.
 [[nodiscard]] inline std::size_t aspect_ratio_id(Canvas canvas, std::size_t max_tiles) {
   check(canvas.rows >= 1 && canvas.columns >= 1 && canvas.rows <= max_tiles && canvas.columns <= max_tiles / canvas.rows, [&] {
-    return Fault{.file = {},
-                 .field = "aspect ratio",
+    return Fault{.field = "aspect ratio",
                  .expected = concat("at most ", max_tiles, " tiles"),
-                 .found = concat(canvas.rows, " x ", canvas.columns),
-                 .note = {}};
+                 .found = concat(canvas.rows, " x ", canvas.columns)};
   });
   std::size_t id = canvas.columns;
   for (std::size_t rows = 1; rows < canvas.rows; ++rows) id += max_tiles / rows;
@@ -82,11 +80,9 @@ struct Fit {
 /// Errors:  input_error if a size is zero.
 [[nodiscard]] inline Fit fit_to_tiles(std::size_t height, std::size_t width, std::size_t tile, std::size_t max_tiles) {
   check(height >= 1 && width >= 1 && tile >= 1 && max_tiles >= 1, [&] {
-    return Fault{.file = {},
-                 .field = "image",
+    return Fault{.field = "image",
                  .expected = "sizes of at least 1",
-                 .found = concat(width, " x ", height, " pixels, tiles of ", tile, ", ", max_tiles, " of them"),
-                 .note = {}};
+                 .found = concat(width, " x ", height, " pixels, tiles of ", tile, ", ", max_tiles, " of them")};
   });
   const Canvas canvas = choose_canvas(height, width, tile, max_tiles);
   const std::size_t most_width = std::clamp(width, tile, canvas.columns * tile);

@@ -51,7 +51,8 @@ TEST_CASE("NF4: 64 numbers from -2 to 2 as bitsandbytes packs them") {
   constexpr std::string_view hex = "000001111111122222333344455566677788999aaabbbccccddddeeeeeeeffff";
   const auto digit = [](char c) { return static_cast<std::uint8_t>(c <= '9' ? c - '0' : c - 'a' + 10); };
   std::vector<std::uint8_t> codes;
-  for (std::size_t i = 0; i + 1 < hex.size(); i += 2) codes.push_back(static_cast<std::uint8_t>(digit(hex[i]) << 4U | digit(hex[i + 1])));
+  for (std::size_t i = 0; i + 1 < hex.size(); i += 2)
+    codes.push_back(static_cast<std::uint8_t>(digit(hex[i]) << 4U | digit(hex[i + 1])));
   const float absmax = 2;
   Weights<NF4> weights;
   weights.codes = codes.data();

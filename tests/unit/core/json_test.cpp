@@ -179,7 +179,8 @@ TEST_CASE("fields are typed and name themselves") {
         "c.json: v.absent: expected a string, found nothing");
   CHECK(message([&] { static_cast<void>(field["i"]["j"]); }) == "c.json: v.i: expected an object, found 300");
   CHECK(message([&] { static_cast<void>(field["i"].elements()); }) == "c.json: v.i: expected an array, found 300");
-  CHECK(message([&] { static_cast<void>(field["l"].elements(1)); }) == "c.json: v.l: expected at most 1 elements, found [1, \"two\"]");
+  CHECK(message([&] { static_cast<void>(field["l"].elements(1)); }) ==
+        "c.json: v.l: expected at most 1 elements, found [1, \"two\"]");
   CHECK(message([&] { field["absent"].fail<format_error>("more", "Because."); }) ==
         "c.json: v.absent: expected more, found nothing: Because.");
   CHECK(message([&] { root.fail("less"); }).starts_with("c.json: expected less, found {\"v\": {"));

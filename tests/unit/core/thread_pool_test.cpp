@@ -60,7 +60,8 @@ TEST_CASE("an exception of any worker arrives after all have ended, and the pool
                                            }),
                          "here", std::runtime_error);
     CHECK(ended == 2);
-    CHECK_THROWS_AS(pool.parallel_for(9, 1, [](std::size_t, std::size_t, unsigned) { throw std::logic_error("all"); }), std::logic_error);
+    CHECK_THROWS_AS(pool.parallel_for(9, 1, [](std::size_t, std::size_t, unsigned) { throw std::logic_error("all"); }),
+                    std::logic_error);
     pool.parallel_for(3, 1, [&](std::size_t, std::size_t, unsigned) { ++ended; });
     CHECK(ended == 5);
   }

@@ -133,7 +133,8 @@ TEST_CASE("weights that are not the model's") {
   SUBCASE("left over") {
     tensors.push_back({"language_model.model.layers.5.mlp.up_proj.weight", {1}, {0}});
     const std::string text = damaged();
-    CHECK(text.find("layers.5.mlp.up_proj.weight: expected only tensors of the model type, found 1 left over") != std::string::npos);
+    CHECK(text.find("layers.5.mlp.up_proj.weight: expected only tensors of the model type, found 1 left over") !=
+          std::string::npos);
   }
 }
 

@@ -32,19 +32,38 @@ struct Document {
 
 /// A small model, every field given.
 Document small() {
-  return {
-      .root = {{"model_type", "\"mllama\""}, {"image_token_index", "40"}},
-      .vision = {{"model_type", "\"mllama_vision_model\""}, {"hidden_size", "16"}, {"attention_heads", "4"},
-                 {"intermediate_size", "24"}, {"num_hidden_layers", "3"}, {"num_global_layers", "2"}, {"num_channels", "3"},
-                 {"vision_output_dim", "48"}, {"image_size", "28"}, {"patch_size", "7"}, {"max_num_tiles", "2"},
-                 {"norm_eps", "1e-6"}, {"hidden_act", "\"gelu\""}, {"intermediate_layers_indices", "[2, 0]"},
-                 {"supported_aspect_ratios", "[[1, 2], [1, 1]]"}},
-      .text = {{"model_type", "\"mllama_text_model\""}, {"vocab_size", "40"}, {"hidden_size", "24"},
-               {"num_attention_heads", "6"}, {"num_key_value_heads", "2"}, {"intermediate_size", "30"},
-               {"num_hidden_layers", "4"}, {"rms_norm_eps", "1e-5"}, {"hidden_act", "\"silu\""},
-               {"cross_attention_layers", "[1, 3]"}, {"max_position_embeddings", "100"}, {"bos_token_id", "1"},
-               {"eos_token_id", "[2, 3]"}, {"pad_token_id", "0"}, {"rope_theta", "1000.0"},
-               {"rope_scaling", R"({"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+  return {.root = {{"model_type", "\"mllama\""}, {"image_token_index", "40"}},
+          .vision = {{"model_type", "\"mllama_vision_model\""},
+                     {"hidden_size", "16"},
+                     {"attention_heads", "4"},
+                     {"intermediate_size", "24"},
+                     {"num_hidden_layers", "3"},
+                     {"num_global_layers", "2"},
+                     {"num_channels", "3"},
+                     {"vision_output_dim", "48"},
+                     {"image_size", "28"},
+                     {"patch_size", "7"},
+                     {"max_num_tiles", "2"},
+                     {"norm_eps", "1e-6"},
+                     {"hidden_act", "\"gelu\""},
+                     {"intermediate_layers_indices", "[2, 0]"},
+                     {"supported_aspect_ratios", "[[1, 2], [1, 1]]"}},
+          .text = {{"model_type", "\"mllama_text_model\""},
+                   {"vocab_size", "40"},
+                   {"hidden_size", "24"},
+                   {"num_attention_heads", "6"},
+                   {"num_key_value_heads", "2"},
+                   {"intermediate_size", "30"},
+                   {"num_hidden_layers", "4"},
+                   {"rms_norm_eps", "1e-5"},
+                   {"hidden_act", "\"silu\""},
+                   {"cross_attention_layers", "[1, 3]"},
+                   {"max_position_embeddings", "100"},
+                   {"bos_token_id", "1"},
+                   {"eos_token_id", "[2, 3]"},
+                   {"pad_token_id", "0"},
+                   {"rope_theta", "1000.0"},
+                   {"rope_scaling", R"({"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
                                     "original_max_position_embeddings": 64})"}}};
 }
 
@@ -232,8 +251,7 @@ TEST_CASE("what no Mllama can be is rejected by field, expected and found") {
     CAPTURE(row.section);
     CAPTURE(row.key);
     CAPTURE(row.value);
-    const std::string what =
-        message<error>([&] { static_cast<void>(sizes_of(changed(row.section, row.key, row.value))); });
+    const std::string what = message<error>([&] { static_cast<void>(sizes_of(changed(row.section, row.key, row.value))); });
     CAPTURE(what);
     CHECK(what.starts_with("config.json: "));
     CHECK(what.find(row.part) != std::string::npos);

@@ -84,16 +84,15 @@ TEST_CASE("what breaks the format is not written") {
 
 TEST_CASE("what the reference reader takes is taken") {
   const TemporaryFolder folder;
-  for (
-      const std::string_view header : {
-          std::string_view(" \n{} "),
-          std::string_view(R"({"__metadata__": {}})"),
-          std::string_view(
-              R"({"a": {"shape": [0, 7], "data_offsets": [0, 0], "dtype": "F32", "more": [1, {"x": -1.5}], "null": null}})"),
-          std::string_view(
-              R"({"a": {"dtype": "U8", "shape": [0], "data_offsets": [0, 0]},
+  for (const std::string_view header : {
+           std::string_view(" \n{} "),
+           std::string_view(R"({"__metadata__": {}})"),
+           std::string_view(
+               R"({"a": {"shape": [0, 7], "data_offsets": [0, 0], "dtype": "F32", "more": [1, {"x": -1.5}], "null": null}})"),
+           std::string_view(
+               R"({"a": {"dtype": "U8", "shape": [0], "data_offsets": [0, 0]},
                   "b": {"dtype": "U8", "shape": [0], "data_offsets": [0, 0]}})"),
-      }) {
+       }) {
     CAPTURE(header);
     CHECK_NOTHROW(Safetensors(folder.write("f", file_of(header, ""))));
   }
@@ -136,7 +135,8 @@ TEST_CASE("every rule of the format is enforced, and the tensor is named") {
       {entry(R"("dtype": ["U8"], "shape": [1], "data_offsets": [0, 1])"), "x", "t.dtype: expected the name"},
       {entry(R"("dtype": "U8", "dtype": "U8", "shape": [1], "data_offsets": [0, 1])"), "x", "found \"dtype\" twice"},
       {entry(R"("dtype": "U8", "shape": [1], "shape": [1], "data_offsets": [0, 1])"), "x", "found \"shape\" twice"},
-      {entry(R"("dtype": "U8", "shape": [1], "data_offsets": [0, 1], "data_offsets": [0, 1])"), "x", "found \"data_offsets\" twice"},
+      {entry(R"("dtype": "U8", "shape": [1], "data_offsets": [0, 1], "data_offsets": [0, 1])"), "x",
+       "found \"data_offsets\" twice"},
       {entry(R"("dtype": "U8", "shape": [1], "data_offsets": [0, 1], "x": [[[[]]]])"), "x", "expected at most 4 nested levels"},
       {dims("1"), "x", "t.shape: expected an array"},
       {dims("{}"), "x", "t.shape: expected an array"},

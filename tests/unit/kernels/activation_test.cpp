@@ -62,7 +62,8 @@ TEST_CASE_TEMPLATE("the whole range is right to 3 ulp or 1e-7", A, GELU, TanhGEL
   CHECK(worst <= 3);
 }
 
-TEST_CASE_TEMPLATE("every length, alone and times another, with any number of threads", A, GELU, TanhGELU, QuickGELU, ReLU, SiLU, Cube) {
+TEST_CASE_TEMPLATE("every length, alone and times another, with any number of threads", A, GELU, TanhGELU, QuickGELU, ReLU, SiLU,
+                   Cube) {
   Random random(1);
   for (std::size_t n = 0; n <= 70; ++n) {
     const Grid x(random, 1, n);

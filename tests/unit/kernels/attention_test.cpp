@@ -65,7 +65,8 @@ Sets all(std::size_t rows, std::size_t keys) {
 }
 
 template <class B>
-std::vector<float> attend(const Heads& heads, const Grid& q, const std::vector<Block>& blocks, const Sets& sets, unsigned threads = 2) {
+std::vector<float> attend(const Heads& heads, const Grid& q, const std::vector<Block>& blocks, const Sets& sets,
+                          unsigned threads = 2) {
   std::vector<KeyBlock> views;
   for (const Block& block : blocks) {
     views.push_back({block.keys.data(), block.values.data(), block.keys.size() / (heads.kv_heads * heads.head_dim)});
@@ -156,7 +157,9 @@ TEST_CASE("random sets of random ranges") {
       const auto begin = static_cast<std::uint32_t>(random.below(120)), gap = static_cast<std::uint32_t>(random.below(30));
       const auto end = begin + static_cast<std::uint32_t>(random.below(50));
       const auto other = static_cast<std::uint32_t>(random.below(78));
-      sets.add_row({{0, begin, end}, {1, static_cast<std::uint32_t>(random.below(other + 1)), other}, {0, end + gap, std::max(end + gap, 200U)}});
+      sets.add_row({{0, begin, end},
+                    {1, static_cast<std::uint32_t>(random.below(other + 1)), other},
+                    {0, end + gap, std::max(end + gap, 200U)}});
     }
     CAPTURE(repetition);
     CHECK(error_of(heads, Grid(random, rows, 18), blocks, sets) <= attention_tolerance);

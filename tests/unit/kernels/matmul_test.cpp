@@ -55,7 +55,8 @@ struct Owned<F> {
       } else if constexpr (std::same_as<F, BF16>) {
         element = static_cast<std::uint16_t>(std::bit_cast<std::uint32_t>(random.normal()) >> 16U);
       } else {  // binary16 in ±[2^-6, 4), and some subnormal ones
-        element = static_cast<std::uint16_t>(random.below(2) << 15U | (random.below(9) == 0 ? random.below(1024) : 0x2400U + random.below(0x2000)));
+        element = static_cast<std::uint16_t>(random.below(2) << 15U |
+                                             (random.below(9) == 0 ? random.below(1024) : 0x2400U + random.below(0x2000)));
       }
     }
     weights = {data.data(), rows, columns};
@@ -108,7 +109,8 @@ double error_of(const Grid& x, const Weights<F>& weights) {
   for (float& element : magnitudes) element = std::abs(element);
   Grid positive = x;
   for (float& element : positive.memory()) element = std::abs(element);
-  const std::vector<float> sums = product<reference>(positive, Weights<F32>{magnitudes.data(), weights.rows, weights.columns}).elements();
+  const std::vector<float> sums =
+      product<reference>(positive, Weights<F32>{magnitudes.data(), weights.rows, weights.columns}).elements();
   const std::vector<float> found = product<Simd>(x, weights).elements(), expected = product<reference>(x, weights).elements();
   double most = 0;
   for (std::size_t i = 0; i < sums.size(); ++i) {
@@ -181,7 +183,8 @@ TEST_CASE("decoding a run gives the numbers of the format, wherever it begins an
   const auto check = [](const auto& weights) {
     const std::size_t elements = weights.rows * weights.columns;
     for (std::size_t first = 0; first < 70; ++first) {
-      for (const std::size_t count : {std::size_t{0}, std::size_t{1}, std::size_t{2}, std::size_t{33}, std::size_t{64}, elements - first}) {
+      for (const std::size_t count :
+           {std::size_t{0}, std::size_t{1}, std::size_t{2}, std::size_t{33}, std::size_t{64}, elements - first}) {
         std::vector<float> expected(count), found(count + 1, 7.0F);
         weights.decode(first, expected);
         kernels::detail::decode_run(weights, first, count, found.data());
@@ -192,7 +195,8 @@ TEST_CASE("decoding a run gives the numbers of the format, wherever it begins an
     }
   };
   for (const bool nested : {false, true}) {
-    for (const std::size_t block : std::initializer_list<std::size_t>{2, 32, 64}) check(Owned<NF4>(random, 3, 101, block, nested).weights);
+    for (const std::size_t block : std::initializer_list<std::size_t>{2, 32, 64})
+      check(Owned<NF4>(random, 3, 101, block, nested).weights);
   }
   check(Owned<F32>(random, 3, 101).weights);
   check(Owned<BF16>(random, 3, 101).weights);

@@ -76,8 +76,8 @@ class Grid {
 }
 
 [[nodiscard]] inline bool same_bits(std::span<const float> a, std::span<const float> b) {
-  return std::ranges::equal(a, b, {}, [](float x) { return std::bit_cast<std::uint32_t>(x); },
-                            [](float x) { return std::bit_cast<std::uint32_t>(x); });
+  return std::ranges::equal(
+      a, b, {}, [](float x) { return std::bit_cast<std::uint32_t>(x); }, [](float x) { return std::bit_cast<std::uint32_t>(x); });
 }
 
 /// What is tested against the reference: the best that this program is compiled for.

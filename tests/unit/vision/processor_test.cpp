@@ -164,8 +164,8 @@ TEST_CASE("batches are packed like Hugging Face's") {
     const JsonField row = mllama::parse_json(line, "packings.jsonl");
     CAPTURE(line);
     for (const bool newer : {false, true}) {
-      const ImageProcessor processor(
-          config(row["tile"].as<std::size_t>(), row["max_tiles"].as<std::size_t>(), newer ? PassOrder::pillow_13_0 : PassOrder::horizontal_first));
+      const ImageProcessor processor(config(row["tile"].as<std::size_t>(), row["max_tiles"].as<std::size_t>(),
+                                            newer ? PassOrder::pillow_13_0 : PassOrder::horizontal_first));
       std::vector<std::vector<TileSet>> samples;
       for (const JsonField& names : row["images"].elements()) {
         samples.emplace_back();
@@ -217,7 +217,8 @@ TEST_CASE("text sees the pictures before it, as in Hugging Face's masks") {
     }
     const auto num_tiles = lists<std::size_t>(row["num_tiles"]);
     std::string mask;
-    for (const std::int64_t value : mllama::dense_cross_attention_mask(ranges, num_tiles, length, row["max_tiles"].as<std::size_t>()))
+    for (const std::int64_t value :
+         mllama::dense_cross_attention_mask(ranges, num_tiles, length, row["max_tiles"].as<std::size_t>()))
       mask += value == 1 ? '1' : '0';
     CHECK(mask == row["mask"].as<std::string>());
   }

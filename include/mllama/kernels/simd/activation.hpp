@@ -44,7 +44,8 @@ concept VectorActivation = requires(const B& x) { activation_value(A{}, x); };
 template <detail::VectorArch Arch, class Compute, detail::VectorActivation<detail::FloatBatch<Arch>> A>
 void activate_body(cpu<Arch, Compute>, A, float* x, std::size_t n) {
   using B = detail::FloatBatch<Arch>;
-  detail::transform_row<B>(x, n, [](B value) { return detail::activation_value(A{}, value); }, x);
+  detail::transform_row<B>(
+      x, n, [](B value) { return detail::activation_value(A{}, value); }, x);
 }
 
 template <detail::VectorArch Arch, class Compute, detail::VectorActivation<detail::FloatBatch<Arch>> A>

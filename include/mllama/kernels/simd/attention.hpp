@@ -46,9 +46,8 @@ void add_values(const float* values, std::size_t stride, std::size_t count, cons
   constexpr std::size_t lanes = Vectors * B::size;
   B sums[Elements][Vectors];
   unroll<Elements>([&](auto i) {
-    unroll<Vectors>([&](auto v) {
-      sums[i][v] = B::load_aligned(out + i * lanes + v * B::size) * B::load_aligned(factor + v * B::size);
-    });
+    unroll<Vectors>(
+        [&](auto v) { sums[i][v] = B::load_aligned(out + i * lanes + v * B::size) * B::load_aligned(factor + v * B::size); });
   });
   for (std::size_t j = 0; j < count; ++j) {
     B weight[Vectors];
@@ -92,8 +91,10 @@ struct AttentionTask {
     return (kv_head * group() + query % group()) * heads.head_dim;
   }
 
-  /// The first tile of keys at or after (block, key) of which any of the rows sees something: its visible part. Empty: there is none.
-  [[nodiscard]] KeyRange next_keys(std::size_t first_row, std::size_t last_row, std::uint32_t block, std::uint32_t key) const noexcept {
+  /// The first tile of keys at or after (block, key) of which any of the rows sees something: its visible part. Empty: there is
+  /// none.
+  [[nodiscard]] KeyRange next_keys(std::size_t first_row, std::size_t last_row, std::uint32_t block,
+                                   std::uint32_t key) const noexcept {
     constexpr std::uint32_t tile = AttentionTile::keys, none = std::numeric_limits<std::uint32_t>::max();
     KeyRange found{none, none, none};
     const auto each = [&](auto&& use) {
@@ -126,12 +127,12 @@ void attend(const AttentionTask& task, std::size_t first, std::size_t count, flo
   constexpr float hidden = -std::numeric_limits<float>::infinity();
   const std::size_t dim = task.heads.head_dim, stride = task.heads.kv_heads * dim;
   const std::size_t first_row = task.row(first), last_row = task.row(first + count - 1);
-  float* const queries = scratch;                                  // (dim, lanes)
-  float* const out = queries + dim * lanes;                        // (dim, lanes)
-  float* const scores = out + dim * lanes;                         // (keys, lanes)
-  float* const most = scores + AttentionTile::keys * lanes;        // (lanes)
-  float* const total = most + lanes;                               // (lanes)
-  float* const factor = total + lanes;                             // (lanes)
+  float* const queries = scratch;                            // (dim, lanes)
+  float* const out = queries + dim * lanes;                  // (dim, lanes)
+  float* const scores = out + dim * lanes;                   // (keys, lanes)
+  float* const most = scores + AttentionTile::keys * lanes;  // (lanes)
+  float* const total = most + lanes;                         // (lanes)
+  float* const factor = total + lanes;                       // (lanes)
 
   const float scale = 1 / std::sqrt(static_cast<float>(dim));
   std::fill_n(queries, dim * lanes, 0.0F);
@@ -148,7 +149,8 @@ void attend(const AttentionTask& task, std::size_t first, std::size_t count, flo
     const KeyBlock& block = task.blocks[range.block];
     const std::size_t keys = range.end - range.begin, offset = range.begin * stride + task.kv_head * dim;
     std::size_t j = 0;
-    for (; j + 4 <= keys; j += 4) score_keys<B, 4, Vectors>(block.keys + offset + j * stride, stride, queries, dim, scores + j * lanes);
+    for (; j + 4 <= keys; j += 4)
+      score_keys<B, 4, Vectors>(block.keys + offset + j * stride, stride, queries, dim, scores + j * lanes);
     for (; j < keys; ++j) score_keys<B, 1, Vectors>(block.keys + offset + j * stride, stride, queries, dim, scores + j * lanes);
 
     for (std::size_t l = 0; l < count;) {  // what a row does not see
@@ -190,7 +192,8 @@ void attend(const AttentionTask& task, std::size_t first, std::size_t count, flo
     });
 
     std::size_t i = 0;
-    for (; i + 4 <= dim; i += 4) add_values<B, 4, Vectors>(block.values + offset + i, stride, keys, scores, factor, out + i * lanes);
+    for (; i + 4 <= dim; i += 4)
+      add_values<B, 4, Vectors>(block.values + offset + i, stride, keys, scores, factor, out + i * lanes);
     for (; i < dim; ++i) add_values<B, 1, Vectors>(block.values + offset + i, stride, keys, scores, factor, out + i * lanes);
   }
 

@@ -71,8 +71,9 @@ inline constexpr std::size_t vector_registers = std::is_same_v<Arch, arch::avx51
 /// accumulators stay in registers.
 template <std::size_t Count, class Step>
 constexpr void unroll(Step&& step) {
-  [&]<std::size_t... I>(std::index_sequence<I...>) { (step(std::integral_constant<std::size_t, I>{}), ...); }
-  (std::make_index_sequence<Count>{});
+  [&]<std::size_t... I>(std::index_sequence<I...>) {
+    (step(std::integral_constant<std::size_t, I>{}), ...);
+  }(std::make_index_sequence<Count>{});
 }
 
 /// Its argument, loaded once: GCC takes a load for cheaper than a register and repeats it for every use, which halves the speed of

@@ -26,11 +26,11 @@ template <class Arch>
 inline constexpr std::size_t product_tile_rows = vector_registers<Arch> == 32 ? 4 : 3;
 inline constexpr std::size_t product_tile_columns = 4;
 
-/// `sums[r][c] += Σ x[r][k] · panel[c][k]` over k < depth, for `Rows` rows and `product_tile_columns` columns. The panel is zero from
-/// `depth` to the next multiple of a vector.
-/// Every sum is the sum of the lanes of one accumulator, whatever `Rows` is.
+/// `sums[r][c] += Σ x[r][k] · panel[c][k]` over k < depth, for `Rows` rows and `product_tile_columns` columns. The panel is zero
+/// from `depth` to the next multiple of a vector. Every sum is the sum of the lanes of one accumulator, whatever `Rows` is.
 template <class B, std::size_t Rows>
-void add_products(const float* x, std::size_t x_stride, const float* panel, std::size_t depth, float* sums, std::size_t sums_stride) {
+void add_products(const float* x, std::size_t x_stride, const float* panel, std::size_t depth, float* sums,
+                  std::size_t sums_stride) {
   constexpr std::size_t columns = product_tile_columns, stride = ProductBlocks::panel_stride;
   B accumulators[Rows][columns];
   unroll<Rows>([&](auto r) { unroll<columns>([&](auto c) { accumulators[r][c] = B(0.0F); }); });
@@ -53,9 +53,7 @@ void add_products(const float* x, std::size_t x_stride, const float* panel, std:
     x_stride = B::size;
     end = k + B::size;
   }
-  unroll<Rows>([&](auto r) {
-    unroll<columns>([&](auto c) { sums[r * sums_stride + c] += sum_of_lanes(accumulators[r][c]); });
-  });
+  unroll<Rows>([&](auto r) { unroll<columns>([&](auto c) { sums[r * sums_stride + c] += sum_of_lanes(accumulators[r][c]); }); });
 }
 
 /// The same for any number of rows.
@@ -68,10 +66,17 @@ void add_products(Matrix<const float> x, const float* panel, std::size_t columns
       const float* const some = panel + c * ProductBlocks::panel_stride;
       float* const to = sums + r * stride + c;
       switch (x.rows - r) {
-        case 1: add_products<B, 1>(x[r], x.stride, some, depth, to, stride); break;
-        case 2: add_products<B, 2>(x[r], x.stride, some, depth, to, stride); break;
-        case 3: add_products<B, 3>(x[r], x.stride, some, depth, to, stride); break;
-        default: add_products<B, tile>(x[r], x.stride, some, depth, to, stride);
+        case 1:
+          add_products<B, 1>(x[r], x.stride, some, depth, to, stride);
+          break;
+        case 2:
+          add_products<B, 2>(x[r], x.stride, some, depth, to, stride);
+          break;
+        case 3:
+          add_products<B, 3>(x[r], x.stride, some, depth, to, stride);
+          break;
+        default:
+          add_products<B, tile>(x[r], x.stride, some, depth, to, stride);
       }
     }
   }

@@ -15,11 +15,13 @@ void rms_norm_row(cpu<Arch, Compute>, const float* x, std::size_t n, const float
   using B = detail::FloatBatch<Arch>;
   const float squares = detail::sum_row<B>(x, n, 0, [](B value) { return value * value; });
   const B factor(1 / std::sqrt(squares / static_cast<float>(n) + eps));
-  detail::transform_row<B>(y, n, [&](B value, B scale) { return value * factor * scale; }, x, weight);
+  detail::transform_row<B>(
+      y, n, [&](B value, B scale) { return value * factor * scale; }, x, weight);
 }
 
 template <detail::VectorArch Arch, class Compute>
-void layer_norm_row(cpu<Arch, Compute>, const float* x, std::size_t n, const float* weight, const float* bias, float eps, float* y) {
+void layer_norm_row(cpu<Arch, Compute>, const float* x, std::size_t n, const float* weight, const float* bias, float eps,
+                    float* y) {
   using B = detail::FloatBatch<Arch>;
   const float mean = detail::sum_row<B>(x, n, 0, [](B value) { return value; }) / static_cast<float>(n);
   const B middle(mean);

@@ -12,8 +12,8 @@
 #include <immintrin.h>
 #endif
 
-/// Decoding of 16-bit floats; and of 4-bit codes with instructions that xsimd cannot say: a table of 16 floats in one AVX-512 register, or its four
-/// byte planes in AVX2 registers (`vpermps` needs two look-ups and a blend there, and is slow before Zen 4).
+/// Decoding of 16-bit floats; and of 4-bit codes with instructions that xsimd cannot say: a table of 16 floats in one AVX-512
+/// register, or its four byte planes in AVX2 registers (`vpermps` needs two look-ups and a blend there, and is slow before Zen 4).
 
 #if defined(__GNUC__) && !defined(__clang__)
 #pragma GCC diagnostic push  // GCC 12 takes the undefined operands of its own AVX-512 intrinsics for mistakes of their callers

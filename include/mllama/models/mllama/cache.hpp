@@ -98,8 +98,8 @@ struct EncodedImage {
     Tensor<float, ImageTokens, Dim<Shape::kv_width>> keys, values;
   };
   std::array<Layer, Shape::cross_layers> layers;
-  std::size_t tiles = 0;            ///< tiles with picture in them, which text may see
-  std::size_t tile_positions = 0;   ///< vision states per tile
+  std::size_t tiles = 0;           ///< tiles with picture in them, which text may see
+  std::size_t tile_positions = 0;  ///< vision states per tile
 
   [[nodiscard]] kernels::KeyBlock block(std::size_t layer) const noexcept {
     return {layers[layer].keys.data(), layers[layer].values.data(), layers[layer].keys.rows()};

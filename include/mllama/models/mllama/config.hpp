@@ -17,8 +17,8 @@ namespace mllama {
 
 /// Which state of the local vision encoder an entry i of `intermediate_layers_indices` means.
 enum class IntermediateState {
-  input,     ///< the state that enters layer i
-  output,    ///< the state that leaves layer i
+  input,           ///< the state that enters layer i
+  output,          ///< the state that leaves layer i
   encoder_output,  ///< the final state, for every entry
 };
 
@@ -84,14 +84,14 @@ struct TileGrid {
 /// What vision configurations have in common; the fields without a value here have none that could be common.
 /// Key:  config.json, `vision_config`
 struct VisionConfig {
-  using weights = Stored;      ///< format of the linears
-  using activation = GELU;     ///< hidden_act
-  static constexpr int channels = 3;   ///< num_channels
-  static constexpr int patch = 14;     ///< patch_size, pixels
-  static constexpr int tiles = 4;      ///< max_num_tiles
+  using weights = Stored;             ///< format of the linears
+  using activation = GELU;            ///< hidden_act
+  static constexpr int channels = 3;  ///< num_channels
+  static constexpr int patch = 14;    ///< patch_size, pixels
+  static constexpr int tiles = 4;     ///< max_num_tiles
   static constexpr double norm_eps = 1e-5;
-  static constexpr std::array aspect_ratios{TileGrid{1, 1}, TileGrid{1, 2}, TileGrid{1, 3}, TileGrid{1, 4},
-                                            TileGrid{2, 1}, TileGrid{2, 2}, TileGrid{3, 1}, TileGrid{4, 1}};  ///< supported_aspect_ratios
+  static constexpr std::array aspect_ratios{TileGrid{1, 1}, TileGrid{1, 2}, TileGrid{1, 3}, TileGrid{1, 4}, TileGrid{2, 1},
+                                            TileGrid{2, 2}, TileGrid{3, 1}, TileGrid{4, 1}};  ///< supported_aspect_ratios
   // int image                side of a tile in pixels (image_size)
   // int hidden               hidden_size
   // int inner                intermediate_size
@@ -104,13 +104,14 @@ struct VisionConfig {
 /// What text configurations have in common.
 /// Key:  config.json, `text_config`
 struct TextConfig {
-  using weights = Stored;        ///< format of the linears in the layers
-  using cross_weights = void;    ///< of those in cross-attention, if it differs
-  using head_weights = StoredFloat;  ///< of `lm_head`
-  using activation = SiLU;       ///< hidden_act
+  using weights = Stored;                   ///< format of the linears in the layers
+  using cross_weights = void;               ///< of those in cross-attention, if it differs
+  using head_weights = StoredFloat;         ///< of `lm_head`
+  using activation = SiLU;                  ///< hidden_act
   static constexpr double norm_eps = 1e-5;  ///< rms_norm_eps
   static constexpr double rope_theta = 500000;
-  static constexpr RopeScaling rope_scaling{.factor = 8, .low_freq_factor = 1, .high_freq_factor = 4, .original_max_position_embeddings = 8192};
+  static constexpr RopeScaling rope_scaling{
+      .factor = 8, .low_freq_factor = 1, .high_freq_factor = 4, .original_max_position_embeddings = 8192};
   static constexpr int extra_embeddings = 8;  ///< rows of the input table beyond the vocabulary, `<|image|>` being the first
   static constexpr int pad_token = -1;        ///< pad_token_id, -1 if there is none; only printed
   // int vocab         vocab_size

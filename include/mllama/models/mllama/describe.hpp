@@ -109,7 +109,8 @@ struct TreePrinter {
   }
 
   /// Runs of children that print alike become one entry with their range.
-  static std::string list(std::string_view name, const std::vector<std::pair<std::string, std::string>>& children, const std::string& sizes) {
+  static std::string list(std::string_view name, const std::vector<std::pair<std::string, std::string>>& children,
+                          const std::string& sizes) {
     std::string out = concat(name, "(", sizes, "\n");
     for (std::size_t i = 0; i < children.size();) {
       std::size_t end = i + 1;
@@ -134,7 +135,8 @@ template <class Model>
   std::string out = detail::TreePrinter{wanted}.text(model) + "\n";
   if (wanted == TreeDetail::sizes) {
     const detail::ModuleSize size = detail::size_of(model);
-    out += concat("total: ", size.tensors, " tensors, ", detail::grouped(size.parameters), " parameters, ", detail::grouped(size.bytes), " bytes\n");
+    out += concat("total: ", size.tensors, " tensors, ", detail::grouped(size.parameters), " parameters, ",
+                  detail::grouped(size.bytes), " bytes\n");
   }
   return out;
 }

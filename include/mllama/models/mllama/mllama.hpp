@@ -69,8 +69,8 @@ struct Mllama {
     constexpr int ids = Text::vocab + Text::extra_embeddings;
     for (std::size_t i = 0; i < batch.ids.size(); ++i) {
       check(0 <= batch.ids[i] && batch.ids[i] < ids, [&] {
-        return Fault{.file = {}, .field = concat("input_ids[", i, "]"), .expected = concat("an id from 0 to ", ids - 1),
-                     .found = concat(batch.ids[i]), .note = {}};
+        return Fault{
+            .field = concat("input_ids[", i, "]"), .expected = concat("an id from 0 to ", ids - 1), .found = concat(batch.ids[i])};
       });
     }
     return language_model.model(batch, as, ctx);

@@ -78,7 +78,8 @@ class RandomFiller {
       auto* codes = take<std::uint8_t>((P::size + 1) / 2);
       auto* absmax = take<float>((P::size + weights.block - 1) / weights.block);
       for (std::size_t i = 0; i < (P::size + 1) / 2; ++i) codes[i] = static_cast<std::uint8_t>(numbers.bits());
-      for (std::size_t b = 0; b < (P::size + weights.block - 1) / weights.block; ++b) absmax[b] = spread * (1 + 0.1F * numbers.number());
+      for (std::size_t b = 0; b < (P::size + weights.block - 1) / weights.block; ++b)
+        absmax[b] = spread * (1 + 0.1F * numbers.number());
       weights.codes = codes;
       weights.absmax = absmax;
     } else {

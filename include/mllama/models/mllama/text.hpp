@@ -153,7 +153,8 @@ struct TextModel {
   }
 
   template <class Ctx>
-  [[nodiscard]] Tensor<float, Tokens, Dim<C::hidden>> operator()(const TextBatch<C>& batch, const Numerics& numerics, Ctx& ctx) const {
+  [[nodiscard]] Tensor<float, Tokens, Dim<C::hidden>> operator()(const TextBatch<C>& batch, const Numerics& numerics,
+                                                                 Ctx& ctx) const {
     std::size_t image_count = 0;
     for (const TextSequence<C>& sequence : batch.sequences) {
       sequence.cache->reserve(sequence.cache->length() + sequence.rows);
@@ -185,8 +186,8 @@ struct TextModel {
   }
 
  private:
-  /// A row that sees no picture is left alone by both branches of a cross-attention layer; with numerics that do not zero it, only by
-  /// the MLP. The rows of a sequence without pictures always pass unchanged.
+  /// A row that sees no picture is left alone by both branches of a cross-attention layer; with numerics that do not zero it, only
+  /// by the MLP. The rows of a sequence without pictures always pass unchanged.
   struct RowMaskTables {
     Tensor<std::uint8_t, Rows> attention, mlp;
 

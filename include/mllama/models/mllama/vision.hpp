@@ -29,8 +29,8 @@ template <class C>
 struct VisionShape {
   static constexpr int grid = C::image / C::patch;
   static constexpr int patches = grid * grid;
-  static constexpr int positions = patches + 1;                    ///< of a tile: its patches and the class token
-  static constexpr int padded = (positions + 7) / 8 * 8;           ///< of a tile inside the encoders
+  static constexpr int positions = patches + 1;           ///< of a tile: its patches and the class token
+  static constexpr int padded = (positions + 7) / 8 * 8;  ///< of a tile inside the encoders
   static constexpr int patch_elements = C::channels * C::patch * C::patch;
   static constexpr int output = C::hidden * (1 + static_cast<int>(C::intermediate.size()));  ///< vision_output_dim
   static constexpr int image_tokens = C::tiles * positions;
@@ -52,8 +52,8 @@ struct PatchEmbedding {
 
   static constexpr void visit(auto& self, auto&& member) { member("weight", self.weight); }
   static std::string repr(const auto&) {
-    return concat("Conv2d(", C::channels, ", ", C::hidden, ", kernel_size=(", C::patch, ", ", C::patch, "), stride=(", C::patch, ", ", C::patch,
-                  "), padding=valid, bias=False)");
+    return concat("Conv2d(", C::channels, ", ", C::hidden, ", kernel_size=(", C::patch, ", ", C::patch, "), stride=(", C::patch,
+                  ", ", C::patch, "), padding=valid, bias=False)");
   }
 
   template <class Ctx>
@@ -78,7 +78,8 @@ struct AspectRatioEmbedding {
 
   /// Rows [first, first + count) of each tile; tiles are `stride` rows apart.
   template <class Ctx>
-  void add_to(Matrix<float> x, std::size_t first, std::size_t count, std::size_t stride, std::size_t aspect_ratio_id, Ctx& ctx) const {
+  void add_to(Matrix<float> x, std::size_t first, std::size_t count, std::size_t stride, std::size_t aspect_ratio_id,
+              Ctx& ctx) const {
     auto vectors = ctx.template tensor<float, Dim<C::tiles>, Dim<C::hidden>>({});
     vectors.fill(0);
     embedding.add_to(vectors.flat(), aspect_ratio_id, 0, gate(), ctx);
@@ -166,8 +167,8 @@ struct VisionEncoder {
 template <class C>
 struct PictureTiles {
   View<const float, Dim<C::tiles>, Dim<C::channels>, Dim<C::image>, Dim<C::image>> pixels;  ///< normalised; unused tiles are 0
-  std::size_t aspect_ratio_id = 0;             ///< 1 + index into aspect_ratios; 0 for a padding image
-  std::array<bool, C::tiles> real_tiles{};     ///< aspect_ratio_mask
+  std::size_t aspect_ratio_id = 0;          ///< 1 + index into aspect_ratios; 0 for a padding image
+  std::array<bool, C::tiles> real_tiles{};  ///< aspect_ratio_mask
 };
 
 /// Shapes:  tiles (tiles, channels, image, image) -> vision states (image tokens, hidden · (1 + intermediate states))
@@ -243,8 +244,9 @@ struct VisionModel {
   void embed(const PictureTiles<C>& picture, Tensor<float, ImagePositions, Dim<C::hidden>>& x, Ctx& ctx) const {
     constexpr std::size_t positions = Shape::positions, padded = Shape::padded, width = C::hidden;
     check(picture.aspect_ratio_id <= C::aspect_ratios.size(), [&] {
-      return Fault{.file = {}, .field = "aspect_ratio_ids", .expected = concat("0 to ", C::aspect_ratios.size()),
-                   .found = concat(picture.aspect_ratio_id), .note = {}};
+      return Fault{.field = "aspect_ratio_ids",
+                   .expected = concat("0 to ", C::aspect_ratios.size()),
+                   .found = concat(picture.aspect_ratio_id)};
     });
     for (std::size_t tile = 0; tile < C::tiles; ++tile) {
       const auto rows = x.view().slice(tile * padded, padded);
