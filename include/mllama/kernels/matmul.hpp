@@ -20,6 +20,16 @@ struct Epilogue {
   bool accumulate = false;                 ///< add to y
   float scale = 1;                         ///< of an added product: a gate
   const std::uint8_t* row_mask = nullptr;  ///< (rows): rows with 0 keep their y when accumulating
+
+  /// Stores one element of a product.
+  void store(float product, std::size_t row, std::size_t column, float& y) const {
+    if (bias != nullptr) product += bias[column];
+    if (!accumulate) {
+      y = product;
+    } else if (row_mask == nullptr || row_mask[row] != 0) {
+      y += scale * product;
+    }
+  }
 };
 
 }  // namespace mllama::kernels

@@ -5,18 +5,6 @@
 
 namespace mllama::kernels {
 
-namespace detail {
-/// Stores one element of a product as the epilogue says.
-inline void store_product(const Epilogue& epilogue, float product, std::size_t row, std::size_t column, float& y) {
-  if (epilogue.bias != nullptr) product += epilogue.bias[column];
-  if (!epilogue.accumulate) {
-    y = product;
-  } else if (epilogue.row_mask == nullptr || epilogue.row_mask[row] != 0) {
-    y += epilogue.scale * product;
-  }
-}
-}  // namespace detail
-
 /// The oracle: weights decoded row by row, sums in double.
 template <class Ctx, class F>
 void matmul_body(reference, Ctx& ctx, Matrix<const float> x, const Weights<F>& w, const Epilogue& epilogue, Matrix<float> y) {
@@ -28,7 +16,7 @@ void matmul_body(reference, Ctx& ctx, Matrix<const float> x, const Weights<F>& w
       for (std::size_t r = 0; r < x.rows; ++r) {
         double sum = 0;
         for (std::size_t i = 0; i < w.columns; ++i) sum += double{x[r][i]} * double{row[i]};
-        detail::store_product(epilogue, static_cast<float>(sum), r, out, y[r][out]);
+        epilogue.store(static_cast<float>(sum), r, out, y[r][out]);
       }
     }
   });

@@ -116,7 +116,7 @@ void matmul_body(cpu<Arch, F32>, Ctx& ctx, Matrix<const float> x, const Weights<
         }
         for (std::size_t r = 0; r < rows; ++r) {
           for (std::size_t c = 0; c < columns; ++c) {
-            detail::store_product(epilogue, sums[r * Blocks::columns + c], row + r, column + c, y[row + r][column + c]);
+            epilogue.store(sums[r * Blocks::columns + c], row + r, column + c, y[row + r][column + c]);
           }
         }
       }
