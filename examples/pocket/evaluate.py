@@ -119,7 +119,7 @@ def main(out, count, pair_count, root, names, program):
                 record[name] = answer(model, processor, [image], record["question"])
             pairs_right = sum(answer(model, processor, images, question.text) == question.answer for images, question in pairs)
         right = sum(record[name] == record["answer"] for record in records)
-        print(f"{name}: {right} of {count} right; about two pictures {pairs_right} of {pair_count}", flush=True)
+        print(f"{name}: {right} of {count} right" + f"; about two pictures {pairs_right} of {pair_count}" * bool(pairs), flush=True)
         (out / "answers.json").write_text(json.dumps(records, indent=1))
     print_table(records, names)
     if program:
@@ -138,7 +138,7 @@ if __name__ == "__main__":
     parser.add_argument("out", type=Path, help="folder for pictures, questions and answers")
     parser.add_argument("--root", type=Path, default=HERE, help="folder that holds model and model-nf4")
     parser.add_argument("--pictures", type=int, default=1000)
-    parser.add_argument("--pairs", type=int, default=200, help="questions about two pictures, counted apart")
+    parser.add_argument("--pairs", type=int, default=0, help="questions about two pictures, counted apart")
     parser.add_argument("--runs", nargs="+", choices=RUNS, default=list(RUNS))
     parser.add_argument("--describe", help="path of our own program")
     parser.add_argument("--threads", type=int, default=1)

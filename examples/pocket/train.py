@@ -70,6 +70,12 @@ STAGES = (
     Stage(11, "polish", 1200, (25, 18, 12, 45), TALK, (0.008, 0.0), 1.2e-3, 0.4,
           dict(describe=3, count=0.5, shape=0.6, count_colour=1.3, colour=0.5, relation=2, count_shape=4, is_colour=0.6, exists=1, is_beside=2),
           all_tiles=0.4, output_states=0.25),
+    Stage(12, "fine polish", 500, (25, 18, 12, 45), TALK, (0.006, 0.0), 0.9e-3, 0.5,
+          dict(describe=4, count=0.5, shape=1, count_colour=1.5, colour=0.4, relation=1.5, count_shape=2.5, is_colour=0.4, exists=0.8, is_beside=1.2),
+          all_tiles=0.4, output_states=0.25),
+    Stage(12, "finish", 650, (25, 18, 14, 43), TALK, (0.0055, 0.0), 0.9e-3, 0.4,
+          dict(describe=4, count=0.3, shape=0.5, count_colour=1.5, colour=0.3, relation=1.5, count_shape=4, is_colour=0.4, exists=0.7, is_beside=1.5),
+          all_tiles=0.5, output_states=0.2),
 )  # fmt: skip
 
 
