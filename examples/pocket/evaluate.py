@@ -1,7 +1,7 @@
 """How often Pocket answers exactly right, by Hugging Face's own code, on pictures that training never saw.
 
-    python evaluate.py results                                    # the table, and the pictures, questions and answers in results/
-    python evaluate.py results --describe build/demo/bin/describe  # and how many texts of our own program are the same
+    python evaluate.py results                              # the table, and the pictures, questions and answers in results/
+    python evaluate.py results --reuse --describe PROGRAM   # and how many texts of our own program are the same
 
 Every picture has one random question; answers are generated greedily, one at a time, and must match to the letter.
 """
@@ -100,7 +100,7 @@ def print_table(records, names):
         print(f"{title:22}{len(group):>6}" + "".join(f"{share:>20.3f}" for share in shares))
 
 
-def main(out, count, pair_count, root, names, program):
+def main(out, count, pair_count, root, names, program, reuse):
     out.mkdir(parents=True, exist_ok=True)
     processor = MllamaProcessor.from_pretrained(root / "model")
     examples = list(held_out(count))
@@ -111,7 +111,11 @@ def main(out, count, pair_count, root, names, program):
         canvas = "x".join(map(str, scene.canvas))
         records.append(dict(file=f"{index:04}.png", kind=question.kind, canvas=canvas, shapes=len(scene.shapes),
                             question=question.text, answer=question.answer))  # fmt: skip
+    if reuse:
+        records = json.loads((out / "answers.json").read_text())
     for name in names:
+        if name in records[0]:
+            continue
         folder, profile = RUNS[name]
         model = load(root / folder)
         with profiles.apply(profile):
@@ -141,7 +145,8 @@ if __name__ == "__main__":
     parser.add_argument("--pairs", type=int, default=0, help="questions about two pictures, counted apart")
     parser.add_argument("--runs", nargs="+", choices=RUNS, default=list(RUNS))
     parser.add_argument("--describe", help="path of our own program")
+    parser.add_argument("--reuse", action="store_true", help="keep the answers that the folder has already (of the same weights)")
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    main(arguments.out, arguments.pictures, arguments.pairs, arguments.root, arguments.runs, arguments.describe)
+    main(arguments.out, arguments.pictures, arguments.pairs, arguments.root, arguments.runs, arguments.describe, arguments.reuse)

@@ -1,6 +1,9 @@
 """Makes Pocket's tokenizer: byte-level BPE exactly in the manner of Llama 3, with 624 tokens and 17 special ones.
 
 The special tokens have Llama's names; their order is Llama's too, and `<|image|>` is the last, outside the head's vocabulary.
+
+`tokenizer.json` is committed and belongs to the weights: run this only before a training from nothing. It came from an earlier
+state of `pictures.py`; today's has the same tokens in another order.
 """
 
 from pathlib import Path

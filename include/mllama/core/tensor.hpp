@@ -30,9 +30,10 @@ struct Matrix {
   [[nodiscard]] constexpr T* operator[](std::size_t row) const noexcept { return data + row * stride; }
   [[nodiscard]] constexpr std::span<T> row(std::size_t index) const noexcept { return {data + index * stride, width}; }
 
-  constexpr operator Matrix<const T>() const noexcept  // NOLINT(google-explicit-constructor)
-    requires(!std::is_const_v<T>)
-  {
+  /// A matrix of constant elements from one of mutable ones.
+  template <class U>
+    requires(std::is_same_v<U, const T> && !std::is_const_v<T>)
+  constexpr operator Matrix<U>() const noexcept {  // NOLINT(google-explicit-constructor)
     return {data, rows, width, stride};
   }
 };

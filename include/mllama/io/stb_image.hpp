@@ -154,7 +154,9 @@ inline void* stb_reallocate(void* block, std::size_t bytes) noexcept {
 #pragma clang diagnostic ignored "-Weverything"
 #elif defined(__GNUC__)
 #pragma GCC push_options
+#if !defined(__CUDACC__)  // nvcc does not know it
 #pragma GCC optimize("wrapv")
+#endif
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wunused-function"
 #pragma GCC diagnostic ignored "-Wconversion"
