@@ -16,9 +16,9 @@
 namespace mllama {
 
 /// Continues every row of a padded batch, as transformers' `generate` does: a row ends after any end token, which is kept; the
-/// batch ends when all rows have, or at the limit. Row b draws with seed + b. Padding may be on either side: each row continues
-/// from its last real token. Returns:  the new tokens of each row, without what transformers appends to rows that end early Errors:
-/// input_error, also if a row has no real token
+/// batch ends when all rows have, or at the limit. Row b draws with seed + b. Padding may be on either side.
+/// Returns:  the new tokens of each row, without what transformers appends to rows that end early
+/// Errors:   input_error, also if a row has no real token
 template <class Model, class Ctx>
 [[nodiscard]] std::vector<std::vector<std::int32_t>> generate(PaddedRun<Model>& run, const PaddedInputs& inputs,
                                                               const SamplingSettings& settings, std::uint64_t seed,
@@ -30,19 +30,17 @@ template <class Model, class Ctx>
     std::size_t last = 0;                          ///< its last real position
     bool done = false;
   };
+  constexpr auto none = static_cast<std::size_t>(-1);
   const auto prompt = run.prompt(inputs, ctx);
   std::vector<Row> rows;
   for (std::size_t b = 0; b < inputs.batch; ++b) {
-    Row& row = rows.emplace_back(Row{Sampler(settings, seed + b), {}, {}, 0, stop.max_new_tokens == 0});
-    bool any = false;
-    for (std::size_t l = 0; l < inputs.length; ++l) {
-      const std::size_t at = b * inputs.length + l;
-      row.history.push_back(static_cast<std::int32_t>(inputs.input_ids[at]));
-      if (!inputs.attention_mask.empty() && inputs.attention_mask[at] == 0) continue;
-      row.last = l;
-      any = true;
-    }
-    check(any, [&] {
+    const auto ids = inputs.input_ids.subspan(b * inputs.length, inputs.length);
+    rows.push_back({Sampler(settings, seed + b), {ids.begin(), ids.end()}, {}, none, stop.max_new_tokens == 0});
+  }
+  for (const std::size_t at : run.padded_rows())
+    rows[at / inputs.length].last = at % inputs.length;  // ascending: the last one stays
+  for (std::size_t b = 0; b < rows.size(); ++b) {
+    check(rows[b].last != none, [b] {
       return Fault{.field = "attention_mask", .expected = "a real token in every row", .found = concat("none in row ", b)};
     });
   }

@@ -52,7 +52,8 @@ class BasicSampler {
   }
 
   /// The next token. `history` is the whole sequence so far, prompt included; ids beyond the logits (the image token) are passed
-  /// over. Shapes:  logits (vocab)
+  /// over.
+  /// Shapes:  logits (vocab)
   [[nodiscard]] std::int32_t operator()(std::span<const float> logits, std::span<const std::int32_t> history = {}) {
     if (!settings_.do_sample) {
       penalise(logits, history);

@@ -20,8 +20,9 @@ struct ImageRows {
 };
 
 /// Attention of text rows to vision states, with grouped key/value heads; queries and keys are normalised per head. No positions,
-/// no causality. Keys and values depend on the picture only, and are computed once for it. Shapes:  x (tokens, N), vision states
-/// (image tokens, N), residual (tokens, N). Source:  keys: *.{q,k,v,o}_proj.weight, *.{q,k}_norm.weight
+/// no causality. Keys and values depend on the picture only, and are computed once for it.
+/// Shapes:  x (tokens, N), vision states (image tokens, N), residual (tokens, N).
+/// Source:  keys: *.{q,k,v,o}_proj.weight, *.{q,k}_norm.weight
 template <WeightFormat Format, int N, int HeadCount, int KvHeadCount, template <int> class Norm = RMSNorm>
 struct CrossAttention {
   static_assert(N % HeadCount == 0, "CrossAttention<Format, N, HeadCount, KvHeadCount>: N must be a multiple of HeadCount");
