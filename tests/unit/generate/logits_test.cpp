@@ -79,7 +79,6 @@ TEST_CASE("named outputs of a file of inputs") {
     CHECK(names(outputs) == std::vector<std::string>{"cross_attention_states", "decode_logits", "hidden_states.0",
                                                      "hidden_states.1", "hidden_states.2", "hidden_states.3", "hidden_states.4",
                                                      "hidden_states.5", "logits", "vision_output"});
-    using Shape = std::vector<std::size_t>;
     CHECK(output(outputs, "logits").shape == Shape{1, 3, 513});
     CHECK(output(outputs, "decode_logits").shape == Shape{1, 2, 513});
     CHECK(output(outputs, "hidden_states.2").shape == Shape{1, 3, 24});

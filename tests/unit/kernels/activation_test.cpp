@@ -24,7 +24,7 @@ using mllama_test::Simd;
 
 /// A user's own, of which no vectors exist.
 struct Cube {
-  static constexpr std::string_view key = "cube", class_name = "Cube";
+  [[maybe_unused]] static constexpr std::string_view key = "cube", class_name = "Cube";
   static double value(double x) { return x * x * x; }
 };
 
