@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: MIT
 # The package: headers, find_package(mllama) and pkg-config. Nothing in it depends on the architecture.
-include(GNUInstallDirs)
 include(CMakePackageConfigHelpers)
 set(package_dir ${CMAKE_INSTALL_DATADIR}/cmake/mllama)
 
