@@ -33,10 +33,12 @@ struct TextShape {
 
   static_assert(C::hidden % C::heads == 0, "TextConfig: hidden must be a multiple of heads");
   static_assert(C::heads % C::kv_heads == 0, "TextConfig: heads must be a multiple of kv_heads");
-  static_assert(std::all_of(C::cross.begin(), C::cross.end(), [](int i) { return 0 <= i && i < C::layers; }),
-                "TextConfig: cross lists positions in the stack of `layers` layers");
-  static_assert(std::adjacent_find(C::cross.begin(), C::cross.end(), [](int a, int b) { return a >= b; }) == C::cross.end(),
-                "TextConfig: cross must ascend");
+  // Names, because Clang prints the condition of an assertion, lambda and all, before its sentence.
+  static constexpr bool cross_fits = std::all_of(C::cross.begin(), C::cross.end(), [](int i) { return 0 <= i && i < C::layers; });
+  static constexpr bool cross_ascends =
+      std::adjacent_find(C::cross.begin(), C::cross.end(), [](int a, int b) { return a >= b; }) == C::cross.end();
+  static_assert(cross_fits, "TextConfig: cross lists positions in the stack of `layers` layers");
+  static_assert(cross_ascends, "TextConfig: cross must ascend");
 
   static constexpr std::array<LayerSlot, C::layers> schedule = [] {
     std::array<LayerSlot, C::layers> slots{};

@@ -37,11 +37,14 @@ struct VisionShape {
 
   static_assert(C::image % C::patch == 0, "VisionConfig: image must be a multiple of patch");
   static_assert(C::hidden % C::heads == 0, "VisionConfig: hidden must be a multiple of heads");
-  static_assert(std::all_of(C::intermediate.begin(), C::intermediate.end(), [](int i) { return 0 <= i && i <= C::layers; }),
-                "VisionConfig: intermediate lists layers of the local encoder, or its end");
-  static_assert(std::all_of(C::aspect_ratios.begin(), C::aspect_ratios.end(),
-                            [](TileGrid g) { return g.rows > 0 && g.columns > 0 && g.rows * g.columns <= C::tiles; }),
-                "VisionConfig: an aspect ratio has at most `tiles` tiles");
+  // Names, because Clang prints the condition of an assertion, lambda and all, before its sentence.
+  static constexpr bool intermediate_fits =
+      std::all_of(C::intermediate.begin(), C::intermediate.end(), [](int i) { return 0 <= i && i <= C::layers; });
+  static constexpr bool aspect_ratios_fit = std::all_of(C::aspect_ratios.begin(), C::aspect_ratios.end(), [](TileGrid g) {
+    return g.rows > 0 && g.columns > 0 && g.rows * g.columns <= C::tiles;
+  });
+  static_assert(intermediate_fits, "VisionConfig: intermediate lists layers of the local encoder, or its end");
+  static_assert(aspect_ratios_fit, "VisionConfig: an aspect ratio has at most `tiles` tiles");
 };
 
 /// A convolution whose kernel is its stride: a product with flattened patches. Has no bias.
