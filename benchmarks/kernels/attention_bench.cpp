@@ -16,7 +16,7 @@ using namespace mllama;
 /// Arguments: query rows, keys, heads, key/value heads, size of a head; causal if 1: row r sees the keys up to its own position.
 template <class B>
 void attention(benchmark::State& state) {
-  const auto argument = [&](int index) { return static_cast<std::size_t>(state.range(index)); };
+  const auto argument = [&](std::size_t index) { return static_cast<std::size_t>(state.range(index)); };
   const std::size_t rows = argument(0), keys = argument(1), dim = argument(4);
   const kernels::Heads heads{argument(2), argument(3), dim};
   const std::vector<float> q(rows * heads.heads * dim, 0.01F), k(keys * heads.kv_heads * dim, 0.02F), v(k.size(), 0.5F);
