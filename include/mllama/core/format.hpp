@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <bit>
 #include <concepts>
@@ -63,6 +64,33 @@ struct NF4 {
       std::bit_cast<float>(0x3f800000U)};
 };
 
+/// 4-bit float: a sign and one of eight magnitudes, which do not ascend with their codes. Blocks and nibbles as in NF4. Code 8, minus
+/// zero, decodes to +0.
+/// Source:  bitsandbytes `quant_type: fp4`.
+struct FP4 {
+  static constexpr std::string_view name = "FP4";
+  static constexpr double bits = 4;
+  static constexpr std::array<float, 16> table = [] {
+    constexpr std::array<std::uint32_t, 8> magnitudes{0x00000000U, 0x3baaaaabU, 0x3f2aaaabU, 0x3f800000U,
+                                                      0x3eaaaaabU, 0x3f000000U, 0x3e2aaaabU, 0x3e800000U};
+    std::array<float, 16> values{};
+    for (std::size_t code = 0; code < 8; ++code) {
+      values[code] = std::bit_cast<float>(magnitudes[code]);
+      values[code + 8] = 0 - values[code];  // not a negation, which would make −0 of 0
+    }
+    return values;
+  }();
+};
+
+/// Signed bytes with a scale per row: the row's largest magnitude, which the byte 127 stands for.
+/// Source:  Dettmers et al. 2022, LLM.int8() (arXiv:2208.07339); bitsandbytes `Linear8bitLt`.
+struct Int8 {
+  using code = std::int8_t;
+  static constexpr std::string_view name = "INT8";
+  static constexpr double bits = 8;
+  static constexpr float step = 7.874015718698502e-3F;  ///< 1 / 127, which the reference multiplies by
+};
+
 /// One stored number per element.
 template <class F>
 concept DenseFormat = requires(typename F::stored value) {
@@ -75,13 +103,20 @@ concept BlockFormat = requires {
   { F::table } -> std::convertible_to<const std::array<float, 16>&>;
 };
 
+/// Integer codes with a scale per row.
+template <class F>
+concept RowFormat = requires {
+  typename F::code;
+  { F::step } -> std::convertible_to<float>;
+};
+
 /// Whichever of `Formats` a tensor of the file has: decided once per tensor when it is loaded, never per element.
 /// The first one is nominal: it is what a model without a file prints and counts.
 template <class... Formats>
 struct AnyOf {};
 
-/// What checkpoints hold: linears of 4 bits or any of the float types, per tensor.
-using Stored = AnyOf<NF4, BF16, F16, F32>;
+/// What checkpoints hold: linears of 4 or 8 bits or any of the float types, per tensor.
+using Stored = AnyOf<NF4, FP4, Int8, BF16, F16, F32>;
 /// The same for tensors that are never quantised.
 using StoredFloat = AnyOf<BF16, F16, F32>;
 
@@ -139,6 +174,24 @@ struct Weights<F> {
     const std::size_t scales = absmax != nullptr ? blocks * 4 : blocks + (blocks + nested_block - 1) / nested_block * 4 + 1024;
     return (count + 1) / 2 + scales;
   }
+};
+
+template <RowFormat F>
+struct Weights<F> {
+  using format = F;
+  const typename F::code* codes = nullptr;
+  std::size_t rows = 0, columns = 0;
+  const float* scales = nullptr;  ///< per row, its largest magnitude
+
+  [[nodiscard]] constexpr bool loaded() const noexcept { return codes != nullptr; }
+  /// Two roundings, in this order, as bitsandbytes' dequantiser does it.
+  constexpr void decode(std::size_t first, std::span<float> out) const noexcept {
+    for (std::size_t i = 0; i < out.size();) {
+      const std::size_t row = (first + i) / columns, end = std::min((row + 1) * columns - first, out.size());
+      for (; i < end; ++i) out[i] = static_cast<float>(codes[first + i]) * scales[row] * F::step;
+    }
+  }
+  [[nodiscard]] constexpr std::size_t bytes() const noexcept { return rows * columns + rows * sizeof(float); }
 };
 
 template <class... Fs>

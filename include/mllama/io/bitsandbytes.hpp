@@ -16,13 +16,19 @@
 #include <string_view>
 #include <utility>
 
-/// Matrices of 4-bit codes as bitsandbytes saves them. A matrix `weight` is several tensors:
+/// Quantised matrices as bitsandbytes saves them. One of 4-bit codes, `weight`, is several tensors:
 ///
 ///     weight                                   two codes per byte, whatever element type the bytes are labelled with
 ///     weight.quant_state.bitsandbytes__nf4     JSON text: block size, shape, nested scales
 ///     weight.absmax                            a scale per block: F32, or U8 codes of nested scales
 ///     weight.quant_map                         the 16 values of the codes
 ///     weight.nested_absmax, .nested_quant_map  a scale per group of scales, and the 256 values of their codes
+///
+/// and one of LLM.int8():
+///
+///     weight                                   signed bytes, row major
+///     SCB                                      a scale per row, F32, beside `weight` and not below it
+///     weight_format                            0: row major; absent in old files
 ///
 /// Source:  bitsandbytes `QuantState.as_dict` and `from_dict`. What that takes on trust is checked here: no value in a file that
 ///          passes makes a decoder read out of bounds.
@@ -46,7 +52,57 @@ struct TensorOfFile {
   }
 };
 
-/// The tensors of one matrix, before they are checked.
+namespace detail {
+
+/// A companion of a quantised tensor, which must have this type and number of elements.
+/// Errors:  format_error
+inline const FileTensor& checked_part(const TensorOfFile& part, Dtype dtype, std::size_t count) {
+  if (part.tensor->dtype != dtype || part.tensor->size() != count) {
+    part.fail(concat(count, " elements of ", name(dtype)), concat(part.tensor->size(), " of ", name(part.tensor->dtype)));
+  }
+  return *part.tensor;
+}
+
+/// The numbers of a tensor of F32, all of which must be finite.
+/// Errors:  format_error
+inline const float* finite_numbers(const TensorOfFile& part, Elements& elements) {
+  const float* const values = elements.of<float>(*part.tensor);
+  bool all = true;
+  for (std::size_t i = 0; i < part.tensor->size(); ++i) {
+    all &=
+        (std::bit_cast<std::uint32_t>(values[i]) & 0x7f800000U) != 0x7f800000U;  // by bits: a vector loop, also under -ffast-math
+  }
+  if (!all) part.fail("finite numbers", "NaN or infinity");
+  return values;
+}
+
+}  // namespace detail
+
+/// The tensors of one 8-bit matrix, before they are checked. `scales` and `layout` may be absent.
+struct Int8Tensor {
+  TensorOfFile weight, scales, layout;
+
+  /// Whether the matrix is one of LLM.int8(): bytes with scales beside them.
+  [[nodiscard]] bool quantized() const noexcept { return weight.tensor->dtype == Dtype::I8 && scales.present(); }
+
+  /// The matrix, in place but for scales that are not aligned. Its shape has been checked.
+  /// Errors:  format_error if a part has another type or size than the others ask for, if a scale is NaN or infinite, or if the
+  ///          bytes are in one of the orders for GPUs that bitsandbytes no longer writes.
+  template <RowFormat F>
+  [[nodiscard]] Weights<F> read(std::span<const std::size_t> shape, Elements& elements) const {
+    detail::checked_part(scales, Dtype::F32, shape[0]);
+    if (layout.present()) {
+      const auto order = std::to_integer<unsigned>(detail::checked_part(layout, Dtype::U8, 1).bytes[0]);
+      if (order != 0) layout.fail("0, rows one after the other", concat(order), "bytes in an order for old GPUs");
+    }
+    return {.codes = elements.of<typename F::code>(*weight.tensor),
+            .rows = shape[0],
+            .columns = shape[1],
+            .scales = detail::finite_numbers(scales, elements)};
+  }
+};
+
+/// The tensors of one 4-bit matrix, before they are checked.
 class QuantizedTensor {
  public:
   explicit QuantizedTensor(TensorOfFile weight) : weight_(weight) {}
@@ -94,13 +150,13 @@ class QuantizedTensor {
     if (nested) {
       const std::size_t groups = quotient_up(blocks, state.nested_block);
       weights.absmax_codes = elements.of<std::uint8_t>(*checked(absmax_, ".absmax", Dtype::U8, blocks).tensor);
-      weights.nested_absmax = finite(checked(nested_absmax_, ".nested_absmax", Dtype::F32, groups), elements);
-      weights.nested_map = finite(checked(nested_map_, ".nested_quant_map", Dtype::F32, 256), elements);
+      weights.nested_absmax = detail::finite_numbers(checked(nested_absmax_, ".nested_absmax", Dtype::F32, groups), elements);
+      weights.nested_map = detail::finite_numbers(checked(nested_map_, ".nested_quant_map", Dtype::F32, 256), elements);
       weights.nested_block = state.nested_block;
       weights.nested_offset = state.nested_offset;
     } else {
       if (nested_map_.present()) nested_map_.fail("a tensor nested_absmax beside it", "none");
-      weights.absmax = finite(checked(absmax_, ".absmax", Dtype::F32, blocks), elements);
+      weights.absmax = detail::finite_numbers(checked(absmax_, ".absmax", Dtype::F32, blocks), elements);
     }
     return weights;
   }
@@ -167,7 +223,7 @@ class QuantizedTensor {
 
   /// The decoder uses the table of the format; the file's must be the same but for its last digits, which old releases rounded.
   void check_map(const std::array<float, 16>& table, Elements& elements) const {
-    const float* const stored = finite(checked(map_, ".quant_map", Dtype::F32, table.size()), elements);
+    const float* const stored = detail::finite_numbers(checked(map_, ".quant_map", Dtype::F32, table.size()), elements);
     for (std::size_t code = 0; code < table.size(); ++code) {
       if (const float difference = stored[code] - table[code]; difference > 1e-4F || difference < -1e-4F) {
         map_.fail(concat(table[code], " for code ", code), concat(stored[code]));
@@ -177,21 +233,8 @@ class QuantizedTensor {
 
   const TensorOfFile& checked(const TensorOfFile& part, std::string_view suffix, Dtype dtype, std::size_t count) const {
     if (!part.present()) weight_.fail(concat("a tensor ", weight_.tensor->name, suffix), "none of this name");
-    if (part.tensor->dtype != dtype || part.tensor->size() != count) {
-      part.fail(concat(count, " elements of ", name(dtype)), concat(part.tensor->size(), " of ", name(part.tensor->dtype)));
-    }
+    detail::checked_part(part, dtype, count);
     return part;
-  }
-
-  static const float* finite(const TensorOfFile& part, Elements& elements) {
-    const float* const values = elements.of<float>(*part.tensor);
-    bool all = true;
-    for (std::size_t i = 0; i < part.tensor->size(); ++i) {
-      all &=
-          (std::bit_cast<std::uint32_t>(values[i]) & 0x7f800000U) != 0x7f800000U;  // by bits: a vector loop, also under -ffast-math
-    }
-    if (!all) part.fail("finite numbers", "NaN or infinity");
-    return values;
   }
 
   static constexpr std::size_t quotient_up(std::size_t a, std::size_t b) noexcept { return a / b + (a % b != 0 ? 1 : 0); }

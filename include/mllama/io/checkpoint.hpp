@@ -105,7 +105,7 @@ class BasicCheckpoint {
 
   /// Points `weights` at the tensor `name`, which must have the shape `shape` ([out, in] for a matrix; rows are its first length,
   /// columns all others).
-  ///   * 4-bit blocks, if the format has them: in place, nested and plain scales.
+  ///   * 4-bit blocks or 8-bit rows, if the format has them: in place, nested and plain scales.
   ///   * A float type of the format: in place; copied if it is not aligned.
   ///   * Another float type, if the format has F32: F16 and BF16 are widened into memory that the checkpoint owns.
   /// Errors:  shape_error that names file, tensor, expected and found; format_error if a quantised tensor is damaged.
@@ -252,6 +252,22 @@ class BasicCheckpoint {
     return quantized;
   }
 
+  /// The tensor with those beside it that make it a matrix of LLM.int8().
+  [[nodiscard]] Int8Tensor int8_tensor(const Entry& entry) {
+    Int8Tensor matrix{.weight = located(entry), .scales = {}, .layout = {}};
+    if (!entry.name.ends_with(".weight")) return matrix;
+    const std::string_view module = entry.name.substr(0, entry.name.size() - std::string_view("weight").size());
+    const auto beside = [&](std::string_view name) {
+      Entry* const found = find_entry(concat(module, name));
+      if (found == nullptr) return TensorOfFile{};
+      found->used = true;
+      return located(*found);
+    };
+    matrix.scales = beside("SCB");
+    matrix.layout = beside("weight_format");
+    return matrix;
+  }
+
   void check_shape(const Entry& entry, std::span<const std::size_t> shape) const {
     if (shape.empty() || !std::equal(shape.begin(), shape.end(), entry.tensor->shape.begin(), entry.tensor->shape.end())) {
       located(entry).template fail<shape_error>(to_string(shape),
@@ -267,7 +283,10 @@ class BasicCheckpoint {
   [[noreturn]] void fail_type(const Entry& entry, std::string expected, std::string_view quant_type) const {
     std::string found(name(entry.tensor->dtype));
     if (!quant_type.empty()) found = concat("bitsandbytes ", quant_type);
-    if (find(concat(entry.name.substr(0, entry.name.rfind('.')), ".SCB")) != nullptr) found += " of LLM.int8()";
+    if (entry.tensor->dtype == Dtype::I8) {
+      const bool has_scales = find(concat(entry.name.substr(0, entry.name.rfind('.')), ".SCB")) != nullptr;
+      found += has_scales ? " of LLM.int8()" : " without scales SCB";
+    }
     located(entry).template fail<shape_error>(std::move(expected), std::move(found),
                                               "the model type does not take this storage format here");
   }
@@ -280,6 +299,11 @@ class BasicCheckpoint {
       if constexpr (BlockFormat<G>) {
         if (quantized.type() != detail::quant_type<G>()) return false;
         assign(weights, quantized.read<G>(shape, elements_));
+      } else if constexpr (RowFormat<G>) {
+        if (!quantized.type().empty() || shape.size() != 2) return false;
+        const Int8Tensor matrix = int8_tensor(entry);
+        if (!matrix.quantized()) return false;
+        assign(weights, matrix.read<G>(shape, elements_));
       } else {
         if (!quantized.type().empty() || entry.tensor->dtype != detail::dtype_of<G>()) return false;
         assign(weights, Weights<G>{elements_.of<typename G::stored>(*entry.tensor), shape[0], columns(shape)});

@@ -49,9 +49,9 @@ struct CrossAttention {
   template <class Ctx>
   void encode(View<const float, ImageTokens, Dim<N>> states, View<float, ImageTokens, Dim<kv_width>> keys,
               View<float, ImageTokens, Dim<kv_width>> values, Ctx& ctx) const {
-    kernels::matmul(ctx, states, k_proj.weight.weights, {}, keys);
+    k_proj.into(states, keys, ctx);
     k_norm.each_head(keys, ctx);
-    kernels::matmul(ctx, states, v_proj.weight.weights, {}, values);
+    v_proj.into(states, values, ctx);
   }
 
   template <class X, class Ctx>

@@ -17,13 +17,15 @@ struct NoBias {};
 
 /// PyTorch's class of a linear whose weights have this format.
 template <class F>
-inline constexpr std::string_view linear_class = BlockFormat<F> ? "Linear4bit" : "Linear";
+inline constexpr std::string_view linear_class = BlockFormat<F> ? "Linear4bit"
+                                                 : RowFormat<F> ? "Linear8bitLt"
+                                                                : "Linear";
 }  // namespace detail
 
 /// Linear layer `x · Wᵀ + b` with weights in `Format`, which may be a choice that each tensor of the file makes.
 /// Shapes:  x (rows, In) -> (rows, Out);  weight (Out, In);  bias (Out).
 /// Errors:  compile time if x has another number of features.
-/// Source:  torch.nn.Linear, bitsandbytes.nn.Linear4bit;  keys: *.weight, *.bias
+/// Source:  torch.nn.Linear, bitsandbytes.nn.Linear4bit, Linear8bitLt;  keys: *.weight, *.bias
 template <WeightFormat Format, int In, int Out, bool Bias = false>
 struct Linear {
   Parameter<Format, Out, In> weight{};
@@ -45,8 +47,14 @@ struct Linear {
   template <class X, class Ctx>
   [[nodiscard]] Tensor<float, row_axis<X>, Dim<Out>> operator()(const X& x, Ctx& ctx) const {
     auto y = ctx.template tensor<float, row_axis<X>, Dim<Out>>({x.rows()});
-    product(x, {}, y, ctx);
+    into(x, y, ctx);
     return y;
+  }
+
+  /// The product in memory of the caller's: y (rows, Out).
+  template <class X, class Ctx>
+  void into(const X& x, View<float, row_axis<X>, Dim<Out>> y, Ctx& ctx) const {
+    product(x, {}, y, ctx);
   }
 
   /// The product added to a stream.

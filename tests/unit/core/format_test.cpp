@@ -29,7 +29,8 @@ double half_by_definition(std::uint32_t bits) {
 }  // namespace
 
 static_assert(DenseFormat<F32> && DenseFormat<BF16> && DenseFormat<F16> && !DenseFormat<NF4>);
-static_assert(BlockFormat<NF4> && !BlockFormat<BF16>);
+static_assert(BlockFormat<NF4> && BlockFormat<FP4> && !BlockFormat<BF16> && !BlockFormat<Int8>);
+static_assert(RowFormat<Int8> && !RowFormat<NF4> && !RowFormat<F32> && !DenseFormat<Int8>);
 static_assert(WeightFormat<Stored> && WeightFormat<StoredFloat> && !WeightFormat<int>);
 static_assert(std::same_as<nominal_format<Stored>, NF4> && std::same_as<nominal_format<BF16>, BF16>);
 
@@ -111,4 +112,35 @@ TEST_CASE("every code times a scale") {
   std::array<float, 16> out{};
   weights.decode(0, out);
   for (std::size_t i = 0; i < 16; ++i) CHECK(bits_of(out[i]) == expected[i]);
+}
+
+TEST_CASE("FP4: magnitudes are twelfths, and minus zero is zero") {
+  constexpr std::array<double, 8> twelfths{0, 0.0625, 8, 12, 4, 6, 2, 3};
+  for (std::size_t code = 0; code < 8; ++code) {
+    CHECK(FP4::table[code] == static_cast<float>(twelfths[code] / 12));
+    CHECK(FP4::table[code + 8] == -FP4::table[code]);
+  }
+  CHECK(bits_of(FP4::table[1]) == 0x3baaaaabU);
+  CHECK(bits_of(FP4::table[8]) == 0);
+}
+
+TEST_CASE("8-bit rows: a product with the scale, then one with 1 / 127") {
+  constexpr std::array<std::int8_t, 4> codes{127, -127, 3, -128};
+  constexpr std::array<float, 2> scales{0.1F, 3};
+  const Weights<Int8> weights{.codes = codes.data(), .rows = 2, .columns = 2, .scales = scales.data()};
+  std::vector<float> all(4);
+  weights.decode(0, all);
+  const auto expected = [&](std::size_t i) {
+    const volatile float scaled = static_cast<float>(codes[i]) * scales[i / 2];
+    return scaled * 7.874015718698502e-3F;
+  };
+  for (std::size_t i = 0; i < all.size(); ++i) CHECK(all[i] == expected(i));
+  for (std::size_t first = 0; first < 4; ++first) {
+    for (std::size_t count = 0; first + count <= 4; ++count) {
+      std::vector<float> some(count);
+      weights.decode(first, some);
+      for (std::size_t i = 0; i < count; ++i) CHECK(some[i] == all[first + i]);
+    }
+  }
+  CHECK(weights.bytes() == 4 + 8);
 }

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: MIT
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <array>
+#include <limits>
 #include <mllama/io/checkpoint.hpp>
 #include <random>
 #include <vector>
@@ -129,11 +131,7 @@ TEST_CASE("what does not fit is named, with what was expected and found") {
   tensors.push_back({"d.weight", Dtype::F64, {3}, std::as_bytes(std::span(ramp))});
   tensors.push_back(f32("o.weight"));
   tensors.push_back({"o.weight.absmax", Dtype::F32, {2}, std::as_bytes(std::span(ramp)).first(8)});
-  for (FileTensor tensor : matrix.tensors("p.weight")) {
-    const std::size_t end = tensor.name.find("nf4");
-    if (end != std::string::npos) tensor.name.replace(end, 3, "fp4");
-    tensors.push_back(tensor);
-  }
+  tensors.push_back({"b.weight", Dtype::I8, {2, 3}, std::as_bytes(std::span(ramp)).first(6)});
   write(folder, tensors);
   Checkpoint checkpoint = Checkpoint::open(folder.path());
   const std::string file = folder / "model.safetensors: ";
@@ -149,12 +147,54 @@ TEST_CASE("what does not fit is named, with what was expected and found") {
   CHECK(what(F32{}, "f.weight", {6}) == file + "f.weight: expected [6], found F32 [2, 3]");
   CHECK(what(Stored{}, "q.weight", {3, 2}) == file + "q.weight: expected [3, 2], found [2, 3]");
   CHECK(what(StoredFloat{}, "q.weight", {2, 3}).starts_with(file + "q.weight: expected BF16, F16, F32, found bitsandbytes nf4: "));
-  CHECK(what(Stored{}, "p.weight", {2, 3}).starts_with(file + "p.weight: expected NF4, BF16, F16, F32, found bitsandbytes fp4: "));
-  CHECK(what(Stored{}, "i.weight", {2, 3}).starts_with(file + "i.weight: expected NF4, BF16, F16, F32, found I8 of LLM.int8(): "));
+  CHECK(what(FP4{}, "q.weight", {2, 3}).starts_with(file + "q.weight: expected FP4, found bitsandbytes nf4: "));
+  CHECK(what(Int8{}, "q.weight", {2, 3}).starts_with(file + "q.weight: expected INT8, found bitsandbytes nf4: "));
+  CHECK(what(Int8{}, "f.weight", {2, 3}).starts_with(file + "f.weight: expected INT8, found F32: "));
+  CHECK(what(StoredFloat{}, "i.weight", {2, 3}).starts_with(file + "i.weight: expected BF16, F16, F32, found I8 of LLM.int8(): "));
+  CHECK(what(Stored{}, "b.weight", {2, 3})
+            .starts_with(file + "b.weight: expected NF4, FP4, INT8, BF16, F16, F32, found I8 without scales SCB: "));
   CHECK(what(NF4{}, "f.weight", {2, 3}).starts_with(file + "f.weight: expected NF4, found F32: "));
   CHECK(what(F32{}, "d.weight", {3}).starts_with(file + "d.weight: expected F32, found F64: "));
   CHECK(message<format_error>([&] { bound<F32>(checkpoint, "o.weight"); }) ==
         file + "o.weight.absmax: expected a quantisation state beside it, found none");
+}
+
+TEST_CASE("8-bit rows and their scales") {
+  constexpr std::array<std::int8_t, 6> codes{127, -127, 0, 1, -128, 64};
+  constexpr std::array<float, 2> scales{0.5F, 2};
+  constexpr std::array<std::uint8_t, 1> row_major{0}, turing{2};
+  const float nan = std::numeric_limits<float>::quiet_NaN();
+  const std::array<float, 2> broken{1, nan};
+  const TemporaryFolder folder;
+  const auto matrix = [&](const std::string& name, const auto& of_rows, const auto& order) {
+    return std::vector<FileTensor>{{name + ".weight", Dtype::I8, {2, 3}, std::as_bytes(std::span(codes))},
+                                   {name + ".SCB", Dtype::F32, {of_rows.size()}, std::as_bytes(std::span(of_rows))},
+                                   {name + ".weight_format", Dtype::U8, {}, std::as_bytes(std::span(order))}};
+  };
+  std::vector<FileTensor> tensors = matrix("model.a", scales, row_major);
+  for (const auto& more : {matrix("b", scales, turing), matrix("c", broken, row_major), matrix("d", std::array{1.0F}, row_major)}) {
+    tensors.insert(tensors.end(), more.begin(), more.end());
+  }
+  tensors.push_back({"old.weight", Dtype::I8, {2, 3}, std::as_bytes(std::span(codes))});
+  tensors.push_back({"old.SCB", Dtype::F32, {2}, std::as_bytes(std::span(scales))});
+  write(folder, tensors);
+  Checkpoint checkpoint = Checkpoint::open(folder.path());
+
+  constexpr float step = 7.874015718698502e-3F;
+  const std::vector<float> expected{63.5F * step, -63.5F * step, 0, 2 * step, -256 * step, 128 * step};
+  CHECK(bound<Stored>(checkpoint, "a.weight") == expected);
+  CHECK(bound<Int8>(checkpoint, "a.weight") == expected);
+  CHECK(bound<Int8>(checkpoint, "old.weight") == expected);
+  CHECK(checkpoint.owned_bytes() == 0);
+  const auto unused = checkpoint.unused();
+  CHECK(std::ranges::count(unused, "a.weight_format") == 0);
+  CHECK(std::ranges::count(unused, "b.SCB") == 1);
+
+  const std::string file = folder / "model.safetensors: ";
+  const auto what = [&](std::string_view name) { return message<format_error>([&] { bound<Stored>(checkpoint, name); }); };
+  CHECK(what("b.weight").starts_with(file + "b.weight_format: expected 0, rows one after the other, found 2"));
+  CHECK(what("c.weight") == file + "c.SCB: expected finite numbers, found NaN or infinity");
+  CHECK(what("d.weight") == file + "d.SCB: expected 2 elements of F32, found 1 of F32");
 }
 
 TEST_CASE("what nothing was bound to is listed") {

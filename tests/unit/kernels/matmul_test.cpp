@@ -93,6 +93,19 @@ struct Owned<F> {
   }
 };
 
+template <RowFormat F>
+struct Owned<F> {
+  std::vector<typename F::code> codes;
+  std::vector<float> scales;
+  Weights<F> weights;
+
+  Owned(Random& random, std::size_t rows, std::size_t columns) : codes(rows * columns), scales(rows) {
+    for (auto& code : codes) code = static_cast<typename F::code>(random.below(256));
+    for (float& scale : scales) scale = std::abs(random.normal());
+    weights = {codes.data(), rows, columns, scales.data()};
+  }
+};
+
 template <class B, class F>
 Grid product(const Grid& x, const Weights<F>& weights, unsigned threads = 2, const Epilogue& epilogue = {}, std::size_t slack = 0) {
   Grid y(x.matrix().rows, with_format(weights, [](const auto& w) { return w.rows; }), slack);
@@ -134,8 +147,10 @@ TYPE_TO_STRING(F32);
 TYPE_TO_STRING(BF16);
 TYPE_TO_STRING(F16);
 TYPE_TO_STRING(NF4);
+TYPE_TO_STRING(FP4);
+TYPE_TO_STRING(Int8);
 
-TEST_CASE_TEMPLATE("a product of every length, column count and row count is the reference's", F, F32, BF16, F16, NF4) {
+TEST_CASE_TEMPLATE("a product of every length, column count and row count is the reference's", F, F32, BF16, F16, NF4, FP4, Int8) {
   Random random(1);
   for (std::size_t columns = 0; columns <= 40; ++columns) {
     for (const std::size_t outputs : std::initializer_list<std::size_t>{1, 2, 3, 4, 5, 8, 17}) {
@@ -151,7 +166,7 @@ TEST_CASE_TEMPLATE("a product of every length, column count and row count is the
   }
 }
 
-TEST_CASE_TEMPLATE("a product that runs over several panels", F, F32, BF16, F16, NF4) {
+TEST_CASE_TEMPLATE("a product that runs over several panels", F, F32, BF16, F16, NF4, FP4, Int8) {
   Random random(2);
   for (const std::size_t columns : std::initializer_list<std::size_t>{1023, 1024, 1025, 2059}) {
     for (const std::size_t rows : std::initializer_list<std::size_t>{1, 6, 133}) {
@@ -216,7 +231,8 @@ TEST_CASE_TEMPLATE("all 65536 numbers of 16 bits decode as the format says, not-
   CHECK(wrong == 0);
 }
 
-TEST_CASE_TEMPLATE("the bits of a result depend neither on the number of threads nor on the other rows", F, F32, BF16, NF4) {
+TEST_CASE_TEMPLATE("the bits of a result depend neither on the number of threads nor on the other rows", F, F32, BF16, NF4, FP4,
+                   Int8) {
   Random random(5);
   const Owned<F> w(random, 150, 1300);
   const Grid x(random, 131, 1300);

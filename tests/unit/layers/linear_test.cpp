@@ -37,8 +37,10 @@ TYPE_TO_STRING(F32);
 TYPE_TO_STRING(F16);
 TYPE_TO_STRING(BF16);
 TYPE_TO_STRING(NF4);
+TYPE_TO_STRING(FP4);
+TYPE_TO_STRING(Int8);
 
-TEST_CASE_TEMPLATE("the product is that of the decoded weights", F, F32, F16, BF16, NF4) {
+TEST_CASE_TEMPLATE("the product is that of the decoded weights", F, F32, F16, BF16, NF4, FP4, Int8) {
   CAPTURE(seed);
   const auto random = random_weights<Linear<F, in, out, true>>(seed);
   const auto x = random_rows<Rows, in>(5, seed);
@@ -46,8 +48,13 @@ TEST_CASE_TEMPLATE("the product is that of the decoded weights", F, F32, F16, BF
   const auto y = (*random.model)(x, ctx);
   CHECK(difference(y.flat(), product(*random.model, x)) < reordered);
 
+  SUBCASE("in memory of the caller's") {
+    auto into = random_rows<Rows, out>(5, seed + 2);
+    random.model->into(x, into.view(), ctx);
+    CHECK(same(into.flat(), y.flat()));
+  }
   SUBCASE("the file's choice of a format is the format itself") {
-    Linear<AnyOf<NF4, BF16, F16, F32>, in, out, true> any;
+    Linear<Stored, in, out, true> any;
     any.weight.weights.stored = random.model->weight.weights;
     any.bias = random.model->bias;
     CHECK(same(any(x, ctx).flat(), y.flat()));

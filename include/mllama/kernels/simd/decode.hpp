@@ -50,6 +50,11 @@ void decode_run(const Weights<F>& weights, std::size_t first, std::size_t count,
   }
 }
 
+template <RowFormat F>
+void decode_run(const Weights<F>& weights, std::size_t first, std::size_t count, float* out) {
+  weights.decode(first, {out, count});
+}
+
 template <DenseFormat F>
 void decode_run(const Weights<F>& weights, std::size_t first, std::size_t count, float* out) {
   const auto* const from = weights.data + first;

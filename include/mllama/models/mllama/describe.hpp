@@ -34,6 +34,8 @@ std::size_t stored_bytes(const P& parameter) {
   if constexpr (BlockFormat<Format>) {
     constexpr std::size_t blocks = (P::size + 63) / 64;
     return (P::size + 1) / 2 + blocks + 4 * ((blocks + 255) / 256) + 4 * 256;
+  } else if constexpr (RowFormat<Format>) {
+    return P::size + 4 * P::shape[0];
   } else {
     return P::size * 2;  // vectors are widened when they are loaded; checkpoints hold them in bfloat16
   }

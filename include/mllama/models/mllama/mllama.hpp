@@ -39,8 +39,7 @@ struct Mllama {
   [[nodiscard]] Tensor<float, ImageTokens, Dim<Text::hidden>> cross_attention_states(const PictureTiles<Vision>& picture,
                                                                                      const Numerics& as, Ctx& ctx) const {
     auto projected = ctx.template tensor<float, ImageTokens, Dim<Text::hidden>>({VisionShape<Vision>::image_tokens});
-    const auto states = vision_model(picture, as, ctx);
-    kernels::matmul(ctx, states, multi_modal_projector.weight.weights, {.bias = multi_modal_projector.bias.data()}, projected);
+    multi_modal_projector.into(vision_model(picture, as, ctx), projected, ctx);
     ctx.tap({"cross_attention_states"}, projected.view());
     return projected;
   }

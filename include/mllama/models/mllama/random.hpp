@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
+#include <algorithm>
+#include <bit>
 #include <cmath>
 #include <concepts>
 #include <cstddef>
@@ -82,6 +84,13 @@ class RandomFiller {
         absmax[b] = spread * (1 + 0.1F * numbers.number());
       weights.codes = codes;
       weights.absmax = absmax;
+    } else if constexpr (RowFormat<Format>) {
+      auto* codes = take<typename Format::code>(P::size);
+      auto* scales = take<float>(rows);
+      for (std::size_t i = 0; i < P::size; ++i) codes[i] = static_cast<typename Format::code>(127 * numbers.number());
+      std::fill_n(scales, rows, spread);
+      weights.codes = codes;
+      weights.scales = scales;
     } else {
       auto* data = take<typename Format::stored>(P::size);
       for (std::size_t i = 0; i < P::size; ++i) data[i] = encode<Format>(middle + spread * numbers.number());
