@@ -25,6 +25,7 @@ struct F32 {
   static constexpr std::string_view name = "F32";
   static constexpr double bits = 32;
   static constexpr float decode(float value) noexcept { return value; }
+  static constexpr float encode(float value) noexcept { return value; }
 };
 
 /// bfloat16: the upper half of a binary32.
@@ -33,6 +34,12 @@ struct BF16 {
   static constexpr std::string_view name = "BF16";
   static constexpr double bits = 16;
   static constexpr float decode(std::uint16_t value) noexcept { return std::bit_cast<float>(std::uint32_t{value} << 16U); }
+  /// The nearest one, ties to even. A NaN stays one.
+  static constexpr std::uint16_t encode(float value) noexcept {
+    const auto bits = std::bit_cast<std::uint32_t>(value);
+    if ((bits & 0x7fffffffU) > 0x7f800000U) return static_cast<std::uint16_t>(bits >> 16U | 0x40U);
+    return static_cast<std::uint16_t>((bits + 0x7fffU + (bits >> 16U & 1U)) >> 16U);
+  }
 };
 
 /// IEEE binary16.
@@ -41,11 +48,21 @@ struct F16 {
   static constexpr std::string_view name = "F16";
   static constexpr double bits = 16;
   static constexpr float decode(std::uint16_t value) noexcept {
+    // All three cases and a choice, not branches: a loop of these is a vector loop.
     const std::uint32_t sign = (value & 0x8000U) << 16U, exponent = (value >> 10U) & 31U, fraction = value & 0x3ffU;
-    if (exponent == 31) return std::bit_cast<float>(sign | 0x7f800000U | (fraction << 13U));
-    if (exponent != 0) return std::bit_cast<float>(sign | ((exponent + 112U) << 23U) | (fraction << 13U));
-    const float subnormal = static_cast<float>(fraction) * 0x1p-24F;
-    return sign != 0 ? -subnormal : subnormal;
+    const std::uint32_t special = 0x7f800000U | (fraction << 13U), normal = ((exponent + 112U) << 23U) | (fraction << 13U);
+    const auto subnormal = std::bit_cast<std::uint32_t>(static_cast<float>(fraction) * 0x1p-24F);
+    return std::bit_cast<float>(sign | (exponent == 31 ? special : exponent == 0 ? subnormal : normal));
+  }
+  /// The nearest one, ties to even; infinity from 65520 on. A NaN stays one.
+  static constexpr std::uint16_t encode(float value) noexcept {
+    const auto bits = std::bit_cast<std::uint32_t>(value);
+    const std::uint32_t sign = bits >> 16U & 0x8000U, size = bits & 0x7fffffffU;
+    const std::uint32_t special = size > 0x7f800000U ? 0x7e00U : 0x7c00U;
+    const std::uint32_t normal = (size - 0x38000000U + 0xfffU + (size >> 13U & 1U)) >> 13U;
+    // Adding 0.5 shifts a number below 2^-14 so that its last bit counts 2^-24, and rounds it there.
+    const std::uint32_t subnormal = std::bit_cast<std::uint32_t>(std::bit_cast<float>(size) + 0.5F) - 0x3f000000U;
+    return static_cast<std::uint16_t>(sign | (size >= 0x477ff000U ? special : size < 0x38800000U ? subnormal : normal));
   }
 };
 
@@ -55,6 +72,7 @@ struct F16 {
 struct NF4 {
   static constexpr std::string_view name = "NF4";
   static constexpr double bits = 4;
+  static constexpr std::array<std::uint8_t, 16> ascending{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
   static constexpr std::array<float, 16> table{
       std::bit_cast<float>(0xbf800000U), std::bit_cast<float>(0xbf3239b1U), std::bit_cast<float>(0xbf066b30U),
       std::bit_cast<float>(0xbeca32a0U), std::bit_cast<float>(0xbe91a24dU), std::bit_cast<float>(0xbe3d353fU),
@@ -70,6 +88,7 @@ struct NF4 {
 struct FP4 {
   static constexpr std::string_view name = "FP4";
   static constexpr double bits = 4;
+  static constexpr std::array<std::uint8_t, 16> ascending{11, 10, 13, 12, 15, 14, 9, 0, 8, 1, 6, 7, 4, 5, 2, 3};
   static constexpr std::array<float, 16> table = [] {
     constexpr std::array<std::uint32_t, 8> magnitudes{0x00000000U, 0x3baaaaabU, 0x3f2aaaabU, 0x3f800000U,
                                                       0x3eaaaaabU, 0x3f000000U, 0x3e2aaaabU, 0x3e800000U};
@@ -95,12 +114,14 @@ struct Int8 {
 template <class F>
 concept DenseFormat = requires(typename F::stored value) {
   { F::decode(value) } -> std::same_as<float>;
+  { F::encode(1.0F) } -> std::same_as<typename F::stored>;
 };
 
-/// 4-bit codes with a scale per block.
+/// 4-bit codes with a scale per block: what each stands for, and the codes in ascending order of that.
 template <class F>
 concept BlockFormat = requires {
   { F::table } -> std::convertible_to<const std::array<float, 16>&>;
+  { F::ascending } -> std::convertible_to<const std::array<std::uint8_t, 16>&>;
 };
 
 /// Integer codes with a scale per row.

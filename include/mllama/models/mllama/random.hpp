@@ -2,7 +2,6 @@
 #pragma once
 
 #include <algorithm>
-#include <bit>
 #include <cmath>
 #include <concepts>
 #include <cstddef>
@@ -93,7 +92,7 @@ class RandomFiller {
       weights.scales = scales;
     } else {
       auto* data = take<typename Format::stored>(P::size);
-      for (std::size_t i = 0; i < P::size; ++i) data[i] = encode<Format>(middle + spread * numbers.number());
+      for (std::size_t i = 0; i < P::size; ++i) data[i] = Format::encode(middle + spread * numbers.number());
       weights.data = data;
     }
     assign(parameter.weights, weights);
@@ -104,20 +103,6 @@ class RandomFiller {
   T* take(std::size_t count) {
     memory_->push_back(aligned_bytes(count * sizeof(T)));
     return reinterpret_cast<T*>(memory_->back().get());
-  }
-  template <class Format>
-  static typename Format::stored encode(float value) noexcept {
-    if constexpr (std::same_as<Format, F32>) {
-      return value;
-    } else if constexpr (std::same_as<Format, BF16>) {
-      return static_cast<std::uint16_t>(std::bit_cast<std::uint32_t>(value) >> 16U);
-    } else {
-      // Values of this size are normal numbers of binary16; the fraction is cut.
-      const auto bits = std::bit_cast<std::uint32_t>(value);
-      const std::uint32_t exponent = (bits >> 23U) & 255U;
-      if (exponent < 113) return 0;
-      return static_cast<std::uint16_t>((bits >> 16U & 0x8000U) | (exponent - 112) << 10U | (bits >> 13U & 0x3ffU));
-    }
   }
   template <class F, class G>
   static void assign(Weights<F>& to, const Weights<G>& from) {
