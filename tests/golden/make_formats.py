@@ -150,7 +150,7 @@ def int8_products():
         if bias:
             layer.bias.data = torch.randn(n)
             tensors[f"{index}.bias"] = layer.bias.data.clone()
-        layer = layer.to("cpu")
+        layer = layer.to("cpu").eval()  # in training mode it multiplies with decoded weights
         x = torch.randn(count, k)
         if index != 3:
             x[0, 5], x[-1, 17] = 9.5, -20.25

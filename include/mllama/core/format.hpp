@@ -203,6 +203,7 @@ struct Weights<F> {
   const typename F::code* codes = nullptr;
   std::size_t rows = 0, columns = 0;
   const float* scales = nullptr;  ///< per row, its largest magnitude
+  float outlier_threshold = 6;    ///< of activations, where they are quantised too; 0: there are no outliers
 
   [[nodiscard]] constexpr bool loaded() const noexcept { return codes != nullptr; }
   /// Two roundings, in this order, as bitsandbytes' dequantiser does it.

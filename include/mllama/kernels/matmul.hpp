@@ -36,6 +36,8 @@ struct Epilogue {
 
 #include <mllama/kernels/reference/matmul.hpp>
 #include <mllama/kernels/simd/matmul.hpp>
+// Needs the bodies above.
+#include <mllama/kernels/llm_int8.hpp>
 
 namespace mllama::kernels {
 
