@@ -115,7 +115,7 @@ void check_golden_models() {
       }
     });
   }
-  CHECK(cases >= 18);
+  CHECK(cases >= 20);
 }
 
 }  // namespace mllama_test

@@ -128,7 +128,7 @@ class Model:
     text: dict
     dtype: str = "float32"
     shard_size: str = "1GB"
-    quantization: dict | None = None  # options of bitsandbytes; NF4 always
+    quantization: dict | None = None  # options of bitsandbytes; NF4 if they do not say otherwise
 
 
 CONFIGS = {
@@ -188,6 +188,22 @@ CONFIGS = {
             ],
         ),
     ),
+    # FP4 whose bytes are labelled bfloat16, as trainers that shard parameters want it.
+    "fp4_nested": Model(
+        vision(64, 4, 64, (1, 1), 28, 14, 1, [0], [[1, 1]]),
+        text(64, 4, 2, 192, 3, [1], 64),
+        "bfloat16",
+        quantization=dict(
+            bnb_4bit_quant_type="fp4", bnb_4bit_use_double_quant=True, bnb_4bit_quant_storage="bfloat16",
+        ),
+    ),
+    # LLM.int8(); the projector is float, since bitsandbytes' layer cannot take its five axes on a CPU.
+    "int8": Model(
+        vision(60, 3, 70, (2, 1), 28, 14, 2, [1, 0], [[1, 1], [1, 2], [2, 1]]),
+        text(52, 2, 1, 90, 3, [1], 70),
+        "bfloat16",
+        quantization=dict(load_in_8bit=True, llm_int8_skip_modules=["lm_head", "multi_modal_projector"]),
+    ),
 }  # fmt: skip
 
 
@@ -213,7 +229,8 @@ def write_model(name, folder):
         return
     with tempfile.TemporaryDirectory() as plain:
         model.save_pretrained(plain)
-        options = transformers.BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", **spec.quantization)
+        nf4 = {} if "load_in_8bit" in spec.quantization else dict(load_in_4bit=True, bnb_4bit_quant_type="nf4")
+        options = transformers.BitsAndBytesConfig(**nf4 | spec.quantization)
         MllamaForConditionalGeneration.from_pretrained(
             plain, quantization_config=options, dtype=dtype, device_map="cpu"
         ).save_pretrained(folder)
@@ -335,7 +352,7 @@ def cases(model):
         )  # fmt: skip
         yield case("long_text", model, [[int(i) for i in uniform_ids(model, 64, last)]], mask=False, decode=[[1, 2, 3]])
     else:
-        ratio = (1, 2) if model == "nf4_nested" else (1, 1)
+        ratio = (1, 2) if model in ("nf4_nested", "int8") else (1, 1)
         yield case(
             "mixed", model, [[1, 17, I, 31, 33], [1, 2, 5, 60, 63, 13, 8]], [[ratio], []],
             "left", [[5, 6, 7], [8, 9, 10]],
@@ -350,15 +367,18 @@ def uniform_ids(name, count, vocab):
 
 
 def float32_checkpoint(folder, out):
-    """A copy without quantisation: weight = fl(code value * scale), not rounded further."""
+    """A copy without quantisation: weight = fl(code value * scale), of 8 bits fl(fl(code * scale) / 127); not rounded further."""
     import bitsandbytes as bnb
 
     tensors = {}
     for file in sorted(folder.glob("*.safetensors")):
         tensors |= load_file(file)
-    parts = {k: v for k, v in tensors.items() if ".weight." in k}
-    plain = {k: v.float() for k, v in tensors.items() if k not in parts and v.dtype != torch.uint8}
-    for key in (k for k, v in tensors.items() if k not in parts and v.dtype == torch.uint8):
+    parts = {k: v for k, v in tensors.items() if ".weight." in k or k.endswith((".SCB", ".weight_format"))}
+    four_bit = {k.removesuffix(f".quant_state.bitsandbytes__{t}") for k in parts for t in ("nf4", "fp4") if k.endswith(t)}
+    plain = {k: v.float() for k, v in tensors.items() if k not in parts and k not in four_bit}
+    for key in (k for k in plain if tensors[k].dtype == torch.int8):
+        plain[key] = bnb.functional.int8_vectorwise_dequant(tensors[key], tensors[key.removesuffix("weight") + "SCB"])
+    for key in four_bit:
         own = {k.removeprefix(key + "."): v for k, v in parts.items() if k.startswith(key + ".")}
         state = bnb.functional.QuantState.from_dict(own, device="cpu")
         state.dtype = torch.float32

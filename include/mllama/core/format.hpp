@@ -36,9 +36,9 @@ struct BF16 {
   static constexpr float decode(std::uint16_t value) noexcept { return std::bit_cast<float>(std::uint32_t{value} << 16U); }
   /// The nearest one, ties to even. A NaN stays one.
   static constexpr std::uint16_t encode(float value) noexcept {
-    const auto bits = std::bit_cast<std::uint32_t>(value);
-    if ((bits & 0x7fffffffU) > 0x7f800000U) return static_cast<std::uint16_t>(bits >> 16U | 0x40U);
-    return static_cast<std::uint16_t>((bits + 0x7fffU + (bits >> 16U & 1U)) >> 16U);
+    const auto word = std::bit_cast<std::uint32_t>(value);
+    if ((word & 0x7fffffffU) > 0x7f800000U) return static_cast<std::uint16_t>(word >> 16U | 0x40U);
+    return static_cast<std::uint16_t>((word + 0x7fffU + (word >> 16U & 1U)) >> 16U);
   }
 };
 
@@ -56,8 +56,8 @@ struct F16 {
   }
   /// The nearest one, ties to even; infinity from 65520 on. A NaN stays one.
   static constexpr std::uint16_t encode(float value) noexcept {
-    const auto bits = std::bit_cast<std::uint32_t>(value);
-    const std::uint32_t sign = bits >> 16U & 0x8000U, size = bits & 0x7fffffffU;
+    const auto word = std::bit_cast<std::uint32_t>(value);
+    const std::uint32_t sign = word >> 16U & 0x8000U, size = word & 0x7fffffffU;
     const std::uint32_t special = size > 0x7f800000U ? 0x7e00U : 0x7c00U;
     const std::uint32_t normal = (size - 0x38000000U + 0xfffU + (size >> 13U & 1U)) >> 13U;
     // Adding 0.5 shifts a number below 2^-14 so that its last bit counts 2^-24, and rounds it there.
