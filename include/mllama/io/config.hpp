@@ -70,12 +70,27 @@ struct TextSizes {
   friend bool operator==(const TextSizes&, const TextSizes&) = default;
 };
 
+/// `quantization_config`: how bitsandbytes was asked to quantise. Each tensor says for itself how it is stored, and what it says
+/// counts; but for the threshold, this is a hint to compare with.
+struct QuantizationSettings {
+  std::string method = {};    ///< quant_method; empty if there is no quantization_config
+  bool four_bit = false;      ///< load_in_4bit
+  bool eight_bit = false;     ///< load_in_8bit
+  std::string type = "fp4";   ///< bnb_4bit_quant_type, of the 4-bit tensors
+  bool nested = false;        ///< bnb_4bit_use_double_quant
+  double int8_threshold = 6;  ///< llm_int8_threshold: from this magnitude on, activations are outliers; 0: none are
+  std::vector<std::string> skip_modules = {};  ///< llm_int8_skip_modules
+
+  friend bool operator==(const QuantizationSettings&, const QuantizationSettings&) = default;
+};
+
 /// A whole config.json. A `mllama_text_model` has no vision part.
 struct ModelSizes {
   std::string file;  ///< for messages
   std::optional<VisionSizes> vision;
   TextSizes text;
   std::int32_t image_token = 128256;  ///< image_token_index or image_token_id
+  QuantizationSettings quantization;
 };
 
 /// generation_config.json: how transformers' `generate` samples when a call does not say otherwise.
@@ -290,6 +305,27 @@ inline VisionSizes read_vision_sizes(const JsonField& config) {
   return vision;
 }
 
+/// The block at the top level, or else the one inside of text_config.
+inline QuantizationSettings read_quantization(const JsonField& config) {
+  const JsonField top = config["quantization_config"];
+  const JsonField block = top.present() ? top : config["text_config"]["quantization_config"];
+  QuantizationSettings settings;
+  if (!block.present()) return settings;
+  settings.method = block["quant_method"].as<std::string>("bitsandbytes");
+  if (settings.method != "bitsandbytes") block["quant_method"].fail<config_error>("\"bitsandbytes\"");
+  settings.four_bit = block["load_in_4bit"].as<bool>(false);
+  settings.eight_bit = block["load_in_8bit"].as<bool>(false);
+  settings.type = block["bnb_4bit_quant_type"].as<std::string>(std::move(settings.type));
+  settings.nested = block["bnb_4bit_use_double_quant"].as<bool>(false);
+  const JsonField threshold = block["llm_int8_threshold"];
+  settings.int8_threshold = threshold.as<double>(settings.int8_threshold);
+  if (settings.int8_threshold < 0) threshold.fail<config_error>("a number from 0 on");
+  if (const JsonField skip = block["llm_int8_skip_modules"]; skip.present()) {
+    for (const JsonField& module : skip.elements()) settings.skip_modules.push_back(module.as<std::string>());
+  }
+  return settings;
+}
+
 inline std::string folder_file(const std::string& folder, std::string_view name) { return concat(folder, "/", name); }
 
 }  // namespace detail
@@ -305,11 +341,7 @@ inline std::string folder_file(const std::string& folder, std::string_view name)
   const auto type = config["model_type"].as<std::string>();
   const bool is_text = type == "mllama_text_model";
   if (!is_text && type != "mllama") config["model_type"].fail<config_error>("\"mllama\" or \"mllama_text_model\"");
-  for (const JsonField& quantization : {config["quantization_config"], config["text_config"]["quantization_config"]}) {
-    const JsonField method = quantization["quant_method"];
-    if (method.present() && method.as<std::string>() != "bitsandbytes") method.fail<config_error>("\"bitsandbytes\"");
-  }
-
+  sizes.quantization = detail::read_quantization(config);
   sizes.text = detail::read_text_sizes(is_text ? config : config["text_config"]);
   if (is_text) return sizes;
   sizes.vision = detail::read_vision_sizes(config["vision_config"]);

@@ -139,6 +139,33 @@ TEST_CASE("a text model alone has no vision part") {
   CHECK(sizes.text == sizes_of(small()).text);
 }
 
+TEST_CASE("how bitsandbytes was asked to quantise, at the top level or inside of text_config") {
+  CHECK(sizes_of(small()).quantization == QuantizationSettings{});
+  CHECK(QuantizationSettings{}.int8_threshold == 6);
+  const std::string four = R"({"quant_method": "bitsandbytes", "load_in_4bit": true, "load_in_8bit": false,
+    "_load_in_4bit": true, "bnb_4bit_quant_type": "nf4", "bnb_4bit_use_double_quant": true, "bnb_4bit_compute_dtype": "bfloat16",
+    "bnb_4bit_quant_storage": "uint8", "llm_int8_enable_fp32_cpu_offload": false, "llm_int8_threshold": 4.5,
+    "llm_int8_skip_modules": ["lm_head", "multi_modal_projector"]})";
+  const QuantizationSettings expected{.method = "bitsandbytes",
+                                      .four_bit = true,
+                                      .type = "nf4",
+                                      .nested = true,
+                                      .int8_threshold = 4.5,
+                                      .skip_modules = {"lm_head", "multi_modal_projector"}};
+  CHECK(sizes_of(changed("", "quantization_config", four)).quantization == expected);
+  CHECK(sizes_of(changed("text_config", "quantization_config", four)).quantization == expected);
+  Document both = small();
+  both.root["quantization_config"] = R"({"load_in_8bit": true, "llm_int8_threshold": 0})";
+  both.text["quantization_config"] = four;
+  CHECK(sizes_of(both).quantization == QuantizationSettings{.method = "bitsandbytes", .eight_bit = true, .int8_threshold = 0});
+  CHECK(sizes_of(changed("", "quantization_config", R"({"llm_int8_skip_modules": null})")).quantization.int8_threshold == 6);
+  CHECK(sizes_of(changed("", "quantization_config", "null")).quantization == QuantizationSettings{});
+  // A text model alone has the block at its top level, too.
+  Document text = small();
+  text.text["quantization_config"] = four;
+  CHECK(sizes_of(Document::object(text.text)).quantization == expected);
+}
+
 TEST_CASE("both spellings of a field are read") {
   const ModelSizes expected = sizes_of(small());
   Document document = small();
@@ -192,6 +219,19 @@ TEST_CASE("what no Mllama can be is rejected by field, expected and found") {
       {"", "image_token_id", "41", "image_token_index: expected the same as image_token_id, 41, found 40"},
       {"", "quantization_config", R"({"quant_method": "gptq"})",
        R"(quantization_config.quant_method: expected "bitsandbytes", found "gptq")"},
+      {"text_config", "quantization_config", R"({"quant_method": "gptq"})",
+       R"(text_config.quantization_config.quant_method: expected "bitsandbytes", found "gptq")"},
+      {"", "quantization_config", "4", "quantization_config: expected an object, found 4"},
+      {"", "quantization_config", R"({"load_in_4bit": 1})", "quantization_config.load_in_4bit: expected true or false, found 1"},
+      {"", "quantization_config", R"({"llm_int8_threshold": -1})",
+       "quantization_config.llm_int8_threshold: expected a number from 0 on, found -1"},
+      {"", "quantization_config", R"({"llm_int8_threshold": 1e999})",
+       "quantization_config.llm_int8_threshold: expected a number in the range of double"},
+      {"", "quantization_config", R"({"llm_int8_threshold": "6"})", "quantization_config.llm_int8_threshold: expected a number"},
+      {"", "quantization_config", R"({"llm_int8_skip_modules": "lm_head"})",
+       "quantization_config.llm_int8_skip_modules: expected an array"},
+      {"", "quantization_config", R"({"llm_int8_skip_modules": [1]})",
+       "quantization_config.llm_int8_skip_modules[0]: expected a string"},
       {"vision_config", "model_type", "\"clip\"", "vision_config.model_type: expected \"mllama_vision_model\", found \"clip\""},
       {"vision_config", "hidden_size", "0", "vision_config.hidden_size: expected an integer from 1 to 1048576, found 0"},
       {"vision_config", "hidden_size", "-16", "found -16"},
