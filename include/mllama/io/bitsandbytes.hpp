@@ -10,6 +10,7 @@
 #include <mllama/core/format.hpp>
 #include <mllama/core/json.hpp>
 #include <mllama/io/elements.hpp>
+#include <mllama/io/model_tensor.hpp>
 #include <mllama/io/safetensors.hpp>
 #include <span>
 #include <string>
@@ -34,23 +35,6 @@
 ///          passes makes a decoder read out of bounds.
 
 namespace mllama {
-
-/// A tensor and the file that it lies in, for messages.
-struct TensorOfFile {
-  const FileTensor* tensor = nullptr;
-  std::string_view file;
-
-  [[nodiscard]] bool present() const noexcept { return tensor != nullptr; }
-
-  template <class Error = format_error>
-  [[noreturn]] void fail(std::string expected, std::string found, std::string note = {}) const {
-    throw Error(Fault{.file = std::string(file),
-                      .field = tensor->name,
-                      .expected = std::move(expected),
-                      .found = std::move(found),
-                      .note = std::move(note)});
-  }
-};
 
 namespace detail {
 

@@ -4,12 +4,11 @@
 #include <algorithm>
 #include <concepts>
 #include <cstddef>
-#include <iterator>
 #include <mllama/core/check.hpp>
 #include <mllama/core/format.hpp>
 #include <mllama/io/bitsandbytes.hpp>
 #include <mllama/io/elements.hpp>
-#include <mllama/io/json_file.hpp>
+#include <mllama/io/model_files.hpp>
 #include <mllama/io/safetensors.hpp>
 #include <span>
 #include <string>
@@ -17,24 +16,9 @@
 #include <utility>
 #include <vector>
 
-/// The tensors of a model folder as Hugging Face saves it: one file or several, under any of its naming layouts, float or
-/// quantised by bitsandbytes, each tensor for itself.
+/// The tensors of a model folder as weights: float or quantised by bitsandbytes, each tensor for itself.
 
 namespace mllama {
-
-/// A tensor's name without the leading components `model` and `language_model`, which differ between releases of transformers and
-/// between whole and text-only saves: what remains is the same in all of them.
-[[nodiscard]] constexpr std::string_view canonical_name(std::string_view key) noexcept {
-  while (true) {
-    if (key.starts_with("model.")) {
-      key.remove_prefix(std::string_view("model.").size());
-    } else if (key.starts_with("language_model.")) {
-      key.remove_prefix(std::string_view("language_model.").size());
-    } else {
-      return key;
-    }
-  }
-}
 
 namespace detail {
 
@@ -71,37 +55,15 @@ struct FormatList<AnyOf<Fs...>> {
 
 }  // namespace detail
 
-/// A model folder, opened. Weights that it has bound point into it: it must outlive them, and may be moved.
+/// A model folder, opened, and the memory for what cannot be used in place. Weights that it has bound point into both: it must
+/// outlive them, and may be moved.
 template <class = void>  // a template, so that bodies are compiled where they are used and not with every include
-class BasicCheckpoint {
+class BasicCheckpoint : public ModelFiles {
  public:
-  /// Opens `model.safetensors`, or else all files that `model.safetensors.index.json` names.
-  /// Errors:  file_error if neither is there or a file cannot be read; format_error if a file breaks its format, if index and files
-  ///          contradict each other, or if two tensors have the same canonical name.
-  [[nodiscard]] static BasicCheckpoint open(const std::string& folder) {
-    BasicCheckpoint checkpoint(folder);
-    const std::string single = folder + "/model.safetensors", index = folder + "/model.safetensors.index.json";
-    if (detail::exists(single)) {  // as transformers does it: an index beside it is a rest of something else
-      checkpoint.add(single);
-    } else if (detail::exists(index)) {
-      checkpoint.add_shards(index);
-    } else {
-      throw file_error(Fault{.file = folder,
-                             .expected = "model.safetensors or model.safetensors.index.json",
-                             .found = detail::exists(folder) ? "neither" : "no such folder"});
-    }
-    checkpoint.sort();
-    return checkpoint;
-  }
+  explicit BasicCheckpoint(ModelFiles files) : ModelFiles(std::move(files)), used_(tensors().size(), false) {}
 
-  /// The folder, as given.
-  [[nodiscard]] const std::string& folder() const noexcept { return folder_; }
-
-  /// The tensor of this canonical name, or null.
-  [[nodiscard]] const FileTensor* find(std::string_view name) const noexcept {
-    const Entry* const entry = find_entry(name);
-    return entry == nullptr ? nullptr : entry->tensor;
-  }
+  /// Errors:  those of ModelFiles::open
+  [[nodiscard]] static BasicCheckpoint open(const std::string& folder) { return BasicCheckpoint(ModelFiles::open(folder)); }
 
   /// Points `weights` at the tensor `name`, which must have the shape `shape` ([out, in] for a matrix; rows are its first length,
   /// columns all others).
@@ -112,201 +74,127 @@ class BasicCheckpoint {
   /// Source:  bitsandbytes `QuantState.from_dict`; what it takes on trust is checked here.
   template <WeightFormat F>
   void bind(Weights<F>& weights, std::string_view name, std::span<const std::size_t> shape) {
-    Entry& entry = require(name, shape);
-    const QuantizedTensor quantized = quantized_tensor(entry);
-    if (quantized.type().empty()) check_shape(entry, shape);
-    if (bind_as_stored(weights, entry, quantized, shape) || bind_widened(weights, entry, quantized, shape)) return;
+    bind(weights, name, shape, elements_);
+  }
+  /// The same with memory of the caller's, which must outlive the weights.
+  template <WeightFormat F>
+  void bind(Weights<F>& weights, std::string_view name, std::span<const std::size_t> shape, Elements& elements) {
+    const ModelTensor& tensor = require(name, shape);
+    const QuantizedTensor quantized = quantized_tensor(tensor);
+    if (quantized.type().empty()) check_shape(tensor, shape);
+    const Binding binding{tensor, quantized, shape, elements};
+    if (bind_as_stored(weights, binding) || bind_widened(weights, binding)) return;
     std::string expected;
     detail::FormatList<F>::any([&]<class G>() {
       expected += concat(expected.empty() ? "" : ", ", G::name);
       return false;
     });
-    fail_type(entry, std::move(expected), quantized.type());
+    fail_type(tensor, std::move(expected), quantized.type());
   }
 
   /// Canonical names that nothing has been bound to. A model that has bound all its members and leaves some over is not the file's
-  /// model, except for what releases of transformers save without need (`rotary_emb.inv_freq`).
+  /// model.
   [[nodiscard]] std::vector<std::string_view> unused() const {
     std::vector<std::string_view> names;
-    for (const Entry& entry : entries_) {
-      if (!entry.used) names.push_back(entry.name);
+    for (std::size_t i = 0; i < used_.size(); ++i) {
+      if (!used_[i]) names.push_back(tensors()[i].name);
     }
     return names;
   }
 
-  /// Bytes on disk of all tensors, and bytes of memory that had to be allocated because they could not be used in place.
-  [[nodiscard]] std::size_t mapped_bytes() const noexcept {
-    std::size_t sum = 0;
-    for (const Entry& entry : entries_) sum += entry.tensor->bytes.size();
-    return sum;
-  }
+  /// Bytes of memory that had to be allocated because they could not be used in place.
   [[nodiscard]] std::size_t owned_bytes() const noexcept { return elements_.bytes(); }
 
  private:
-  struct File {
-    std::string path;
-    Safetensors content;
-  };
-  struct Entry {
-    std::string_view name;  ///< canonical; part of the tensor's own
-    const FileTensor* tensor;
-    std::size_t file;
-    bool used = false;
+  /// What a tensor is bound with.
+  struct Binding {
+    const ModelTensor& tensor;
+    const QuantizedTensor& quantized;
+    std::span<const std::size_t> shape;
+    Elements& elements;
   };
 
-  explicit BasicCheckpoint(std::string folder) : folder_(std::move(folder)) {}
-
-  const Safetensors& add(std::string path) {
-    Safetensors content(path);
-    for (const FileTensor& tensor : content.tensors()) {
-      entries_.push_back({.name = canonical_name(tensor.name), .tensor = &tensor, .file = files_.size()});
-    }
-    files_.push_back({std::move(path), std::move(content)});
-    return files_.back().content;
-  }
-
-  void add_shards(const std::string& index_path) {
-    const JsonFile index(index_path, JsonLimits{});
-    const JsonField map = index.root()["weight_map"];
-    struct Place {
-      std::string shard, key;
-      JsonView value;
-    };
-    std::vector<Place> places;
-    map.view(JsonView::Kind::object, "an object of tensor names and file names").for_each_member([&](JsonView key, JsonView value) {
-      const JsonField mapped = map.member(key.string(), value);
-      auto shard = mapped.as<std::string>();
-      const bool is_plain =
-          !shard.empty() && shard != "." && shard != ".." && shard.find_first_of(std::string_view("/\\\0", 3)) == std::string::npos;
-      if (!is_plain) mapped.fail("the name of a file in the same folder");
-      places.push_back({std::move(shard), key.string(), value});
-    });
-    // In the order of the files and, within one, of its tensors.
-    std::sort(places.begin(), places.end(),
-              [](const Place& a, const Place& b) { return a.shard != b.shard ? a.shard < b.shard : a.key < b.key; });
-    for (auto place = places.begin(); place != places.end();) {
-      const std::string& shard = place->shard;
-      const auto in_shard = [&] { return place != places.end() && place->shard == shard; };
-      const auto fail_absent = [&] { map.member(place->key, place->value).fail("a file that has this tensor"); };
-      for (const FileTensor& tensor : add(folder_ + '/' + shard).tensors()) {
-        if (in_shard() && place->key < tensor.name) fail_absent();
-        if (!in_shard() || place->key != tensor.name)
-          map[tensor.name].fail(concat('"', shard, '"'), "the file has a tensor of this name");
-        ++place;
-      }
-      if (in_shard()) fail_absent();
-    }
-  }
-
-  void sort() {
-    std::sort(entries_.begin(), entries_.end(), [](const Entry& a, const Entry& b) { return a.name < b.name; });
-    const auto twice =
-        std::adjacent_find(entries_.begin(), entries_.end(), [](const Entry& a, const Entry& b) { return a.name == b.name; });
-    if (twice == entries_.end()) return;
-    const Entry& other = *std::next(twice);
-    throw format_error(Fault{.file = path(other),
-                             .field = other.tensor->name,
-                             .note = concat("names the same tensor as ", twice->tensor->name, " of ", path(*twice))});
-  }
-
-  [[nodiscard]] const std::string& path(const Entry& entry) const noexcept { return files_[entry.file].path; }
-
-  /// Where the names from `name` on begin.
-  [[nodiscard]] std::vector<Entry>::const_iterator first_from(std::string_view name) const noexcept {
-    return std::lower_bound(entries_.begin(), entries_.end(), name,
-                            [](const Entry& entry, std::string_view key) { return entry.name < key; });
-  }
-  [[nodiscard]] const Entry* find_entry(std::string_view name) const noexcept {
-    const auto place = first_from(name);
-    return place != entries_.end() && place->name == name ? &*place : nullptr;
-  }
-  [[nodiscard]] Entry* find_entry(std::string_view name) noexcept {
-    return const_cast<Entry*>(std::as_const(*this).find_entry(name));
-  }
-
-  Entry& require(std::string_view name, std::span<const std::size_t> shape) {
-    Entry* const entry = find_entry(name);
-    if (entry == nullptr) {
-      throw shape_error(Fault{.file = folder_,
+  const ModelTensor& require(std::string_view name, std::span<const std::size_t> shape) {
+    const ModelTensor* const tensor = use(name);
+    if (tensor == nullptr) {
+      throw shape_error(Fault{.file = folder(),
                               .field = std::string(name),
                               .expected = concat("a tensor ", to_string(shape)),
                               .found = "none of this name"});
     }
-    entry->used = true;
-    return *entry;
+    return *tensor;
   }
 
-  [[nodiscard]] TensorOfFile located(const Entry& entry) const noexcept { return {entry.tensor, path(entry)}; }
+  /// The tensor of this name, or null.
+  const ModelTensor* use(std::string_view name) {
+    const ModelTensor* const tensor = find(name);
+    if (tensor != nullptr) used_[static_cast<std::size_t>(tensor - tensors().data())] = true;
+    return tensor;
+  }
 
   /// The tensor with those whose names are its own and more.
-  [[nodiscard]] QuantizedTensor quantized_tensor(const Entry& entry) {
-    QuantizedTensor quantized(located(entry));
-    const std::string begin = concat(entry.name, ".");
-    auto part = entries_.begin() + (first_from(begin) - entries_.begin());
-    const auto first = part;
-    for (; part != entries_.end() && part->name.starts_with(begin); ++part) {
-      quantized.add(located(*part), part->name.substr(entry.name.size()));
-      part->used = true;
+  [[nodiscard]] QuantizedTensor quantized_tensor(const ModelTensor& tensor) {
+    QuantizedTensor quantized(tensor.stored);
+    const auto parts = with_prefix(concat(tensor.name, "."));
+    for (const ModelTensor& part : parts) {
+      quantized.add(part.stored, std::string_view(part.name).substr(tensor.name.size()));
+      use(part.name);
     }
-    if (part != first && quantized.type().empty()) located(*first).fail("a quantisation state beside it", "none");
+    if (parts.empty()) return quantized;
+    if (quantized.type().empty()) parts.front().stored.fail("a quantisation state beside it", "none");
+    if (!tensor.in_place()) tensor.stored.fail("no parts of a quantised tensor beside one of Meta's layout", parts.front().name);
     return quantized;
   }
 
   /// The tensor with those beside it that make it a matrix of LLM.int8().
-  [[nodiscard]] Int8Tensor int8_tensor(const Entry& entry) {
-    Int8Tensor matrix{.weight = located(entry), .scales = {}, .layout = {}};
-    if (!entry.name.ends_with(".weight")) return matrix;
-    const std::string_view module = entry.name.substr(0, entry.name.size() - std::string_view("weight").size());
-    const auto beside = [&](std::string_view name) {
-      Entry* const found = find_entry(concat(module, name));
-      if (found == nullptr) return TensorOfFile{};
-      found->used = true;
-      return located(*found);
+  [[nodiscard]] Int8Tensor int8_tensor(const ModelTensor& tensor) {
+    Int8Tensor matrix{.weight = tensor.stored, .scales = {}, .layout = {}};
+    const std::string_view name = tensor.name;
+    if (tensor.dtype != Dtype::I8 || !name.ends_with(".weight")) return matrix;
+    const std::string_view module = name.substr(0, name.size() - std::string_view("weight").size());
+    const auto beside = [&](std::string_view part) {
+      const ModelTensor* const found = use(concat(module, part));
+      return found == nullptr ? TensorOfFile{} : found->stored;
     };
     matrix.scales = beside("SCB");
     matrix.layout = beside("weight_format");
     return matrix;
   }
 
-  void check_shape(const Entry& entry, std::span<const std::size_t> shape) const {
-    if (shape.empty() || !std::equal(shape.begin(), shape.end(), entry.tensor->shape.begin(), entry.tensor->shape.end())) {
-      located(entry).template fail<shape_error>(to_string(shape),
-                                                concat(name(entry.tensor->dtype), " ", to_string(entry.tensor->shape)));
+  static void check_shape(const ModelTensor& tensor, std::span<const std::size_t> shape) {
+    if (shape.empty() || !std::ranges::equal(shape, tensor.shape)) {
+      tensor.stored.template fail<shape_error>(to_string(shape), concat(name(tensor.dtype), " ", to_string(tensor.shape)));
     }
-  }
-  [[nodiscard]] static std::size_t columns(std::span<const std::size_t> shape) {
-    std::size_t product = 1;
-    for (const std::size_t length : shape.subspan(1)) product *= length;
-    return product;
   }
 
-  [[noreturn]] void fail_type(const Entry& entry, std::string expected, std::string_view quant_type) const {
-    std::string found(name(entry.tensor->dtype));
-    if (!quant_type.empty()) found = concat("bitsandbytes ", quant_type);
-    if (entry.tensor->dtype == Dtype::I8) {
-      const bool has_scales = find(concat(entry.name.substr(0, entry.name.rfind('.')), ".SCB")) != nullptr;
+  [[noreturn]] void fail_type(const ModelTensor& tensor, std::string expected, std::string_view quant_type) const {
+    std::string found(name(tensor.dtype));
+    if (!quant_type.empty()) {
+      found = concat("bitsandbytes ", quant_type);
+    } else if (tensor.dtype == Dtype::I8) {
+      const bool has_scales = find(concat(tensor.name.substr(0, tensor.name.rfind('.')), ".SCB")) != nullptr;
       found += has_scales ? " of LLM.int8()" : " without scales SCB";
     }
-    located(entry).template fail<shape_error>(std::move(expected), std::move(found),
-                                              "the model type does not take this storage format here");
+    tensor.stored.template fail<shape_error>(std::move(expected), std::move(found),
+                                             "the model type does not take this storage format here");
   }
 
   /// False if the tensor is in none of the formats.
   template <class F>
-  bool bind_as_stored(Weights<F>& weights, const Entry& entry, const QuantizedTensor& quantized,
-                      std::span<const std::size_t> shape) {
+  bool bind_as_stored(Weights<F>& weights, const Binding& from) {
+    const auto& [tensor, quantized, shape, elements] = from;
     return detail::FormatList<F>::any([&]<class G>() {
       if constexpr (BlockFormat<G>) {
         if (quantized.type() != detail::quant_type<G>()) return false;
-        assign(weights, quantized.read<G>(shape, elements_));
+        assign(weights, quantized.template read<G>(shape, elements));
       } else if constexpr (RowFormat<G>) {
         if (!quantized.type().empty() || shape.size() != 2) return false;
-        const Int8Tensor matrix = int8_tensor(entry);
+        const Int8Tensor matrix = int8_tensor(tensor);
         if (!matrix.quantized()) return false;
-        assign(weights, matrix.read<G>(shape, elements_));
+        assign(weights, matrix.read<G>(shape, elements));
       } else {
-        if (!quantized.type().empty() || entry.tensor->dtype != detail::dtype_of<G>()) return false;
-        assign(weights, Weights<G>{elements_.of<typename G::stored>(*entry.tensor), shape[0], columns(shape)});
+        if (!quantized.type().empty() || tensor.dtype != detail::dtype_of<G>()) return false;
+        assign(weights, dense<G>(elements_of<typename G::stored>(tensor, elements), shape));
       }
       return true;
     });
@@ -314,17 +202,37 @@ class BasicCheckpoint {
 
   /// False if the tensor has no narrower float type, or if F32 is none of the formats.
   template <class F>
-  bool bind_widened(Weights<F>& weights, const Entry& entry, const QuantizedTensor& quantized, std::span<const std::size_t> shape) {
+  bool bind_widened(Weights<F>& weights, const Binding& from) {
+    const auto& [tensor, quantized, shape, elements] = from;
     return detail::FormatList<F>::any([&]<class G>() {
       if constexpr (std::same_as<G, F32>) {
-        const FileTensor& tensor = *entry.tensor;
         if (!quantized.type().empty() || (tensor.dtype != Dtype::BF16 && tensor.dtype != Dtype::F16)) return false;
-        const float* const wide = tensor.dtype == Dtype::BF16 ? elements_.widened<BF16>(tensor) : elements_.widened<F16>(tensor);
-        assign(weights, Weights<F32>{wide, shape[0], columns(shape)});
+        const TensorBytes narrow = read(tensor);
+        const float* const wide = tensor.dtype == Dtype::BF16 ? elements.template widened<BF16>(narrow.bytes())
+                                                              : elements.template widened<F16>(narrow.bytes());
+        assign(weights, dense<F32>(wide, shape));
         return true;
       }
       return false;
     });
+  }
+
+  /// In place wherever the model has the file's bytes as they are, and the file has them aligned.
+  template <class T>
+  static const T* elements_of(const ModelTensor& tensor, Elements& elements) {
+    if (tensor.in_place()) return elements.of<T>(*tensor.stored.tensor);
+    std::byte* const arranged = elements.take(tensor.bytes());
+    detail::rearrange(tensor, arranged);
+    MappedFile::forget(tensor.stored.tensor->bytes);
+    return reinterpret_cast<const T*>(arranged);
+  }
+
+  /// Rows are the first length of a shape, columns all others.
+  template <class G>
+  static Weights<G> dense(const typename G::stored* data, std::span<const std::size_t> shape) {
+    std::size_t columns = 1;
+    for (const std::size_t length : shape.subspan(1)) columns *= length;
+    return {data, shape[0], columns};
   }
 
   template <class F, class G>
@@ -336,9 +244,7 @@ class BasicCheckpoint {
     }
   }
 
-  std::string folder_;
-  std::vector<File> files_;
-  std::vector<Entry> entries_;  ///< sorted by name
+  std::vector<bool> used_;  ///< per tensor
   Elements elements_;
 };
 using Checkpoint = BasicCheckpoint<>;

@@ -290,9 +290,14 @@ inline VisionSizes read_vision_sizes(const JsonField& config) {
     for (const JsonField& ratio : ratios.elements()) {
       const auto sides = ratio.elements();
       if (sides.size() != 2) ratio.fail<config_error>("two numbers, tiles high and tiles wide");
-      vision.aspect_ratios.push_back({sides[0].integer(1, most_tiles), sides[1].integer(1, most_tiles)});
+      const int high = sides[0].integer(1, most_tiles), wide = sides[1].integer(1, most_tiles);
+      if (high * wide > vision.max_tiles) ratio.fail<config_error>(concat("no more tiles than max_num_tiles, ", vision.max_tiles));
+      vision.aspect_ratios.push_back({high, wide});
     }
     if (vision.aspect_ratios.empty() || vision.aspect_ratios.size() > 10000) ratios.fail<config_error>("1 to 10000 ratios");
+    auto sorted = vision.aspect_ratios;
+    std::sort(sorted.begin(), sorted.end());
+    if (std::adjacent_find(sorted.begin(), sorted.end()) != sorted.end()) ratios.fail<config_error>("every ratio once");
   } else if (vision.max_tiles != 4) {
     ratios.fail<config_error>("a list", concat("there is a default for 4 tiles only, and max_num_tiles is ", vision.max_tiles));
   }

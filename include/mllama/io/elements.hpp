@@ -27,30 +27,31 @@ class Elements {
     return reinterpret_cast<const T*>(copy);
   }
 
-  /// The elements of a tensor that is stored in the dense format F, as float32. Exact for F16 and BF16.
+  /// Elements that are stored in the dense format F, as float32. Exact for F16 and BF16.
   template <DenseFormat F>
-  [[nodiscard]] const float* widened(const FileTensor& tensor) {
+  [[nodiscard]] const float* widened(std::span<const std::byte> bytes) {
     using Narrow = typename F::stored;
-    const std::size_t count = tensor.bytes.size() / sizeof(Narrow);
+    const std::size_t count = bytes.size() / sizeof(Narrow);
     float* const wide = reinterpret_cast<float*>(take(count * sizeof(float)));
     for (std::size_t i = 0; i < count; ++i) {
       Narrow narrow{};
-      std::memcpy(&narrow, tensor.bytes.data() + i * sizeof narrow, sizeof narrow);
+      std::memcpy(&narrow, bytes.data() + i * sizeof narrow, sizeof narrow);
       wide[i] = F::decode(narrow);
     }
     return wide;
+  }
+
+  /// Memory for elements that a caller puts together.
+  [[nodiscard]] std::byte* take(std::size_t bytes) {
+    blocks_.push_back(detail::aligned_bytes(bytes));
+    bytes_ += bytes;
+    return blocks_.back().get();
   }
 
   /// Bytes owned.
   [[nodiscard]] std::size_t bytes() const noexcept { return bytes_; }
 
  private:
-  std::byte* take(std::size_t bytes) {
-    blocks_.push_back(detail::aligned_bytes(bytes));
-    bytes_ += bytes;
-    return blocks_.back().get();
-  }
-
   std::vector<detail::AlignedBytes> blocks_;
   std::size_t bytes_ = 0;
 };

@@ -8,6 +8,7 @@
 
 #include <cerrno>
 #include <cstddef>
+#include <cstdint>
 #include <mllama/core/check.hpp>
 #include <span>
 #include <string>
@@ -78,6 +79,13 @@ class MappedFile {
   }
   ~MappedFile() {
     if (data_ != nullptr) ::munmap(const_cast<std::byte*>(data_), size_);
+  }
+
+  /// Lets go of the memory that bytes of any mapped file take. It comes back from the file when they are read again.
+  static void forget(std::span<const std::byte> bytes) noexcept {
+    const auto begin = reinterpret_cast<std::uintptr_t>(bytes.data()), end = begin + bytes.size();
+    const std::uintptr_t first = begin & ~(static_cast<std::uintptr_t>(::sysconf(_SC_PAGESIZE)) - 1);
+    if (!bytes.empty()) ::madvise(reinterpret_cast<void*>(first), end - first, MADV_DONTNEED);
   }
 
   [[nodiscard]] std::span<const std::byte> bytes() const noexcept { return {data_, size_}; }

@@ -203,7 +203,7 @@ TEST_CASE("what nothing was bound to is listed") {
   Checkpoint checkpoint = Checkpoint::open(folder.path());
   bound<F32>(checkpoint, "b");
   CHECK(checkpoint.unused() == std::vector<std::string_view>{"a", "rotary_emb.inv_freq"});
-  CHECK(checkpoint.find("a")->name == "model.a");
+  CHECK(checkpoint.find("a")->stored.tensor->name == "model.a");
   CHECK(checkpoint.find("model.a") == nullptr);
 }
 
@@ -314,7 +314,7 @@ TEST_CASE("files that transformers and bitsandbytes have saved") {
     for (const std::string_view key : checkpoint.unused()) {
       CAPTURE(key);
       if (const std::size_t suffix = key.find(".quant_state."); suffix != std::string_view::npos) {
-        const FileTensor& state = *checkpoint.find(key);
+        const FileTensor& state = *checkpoint.find(key)->stored.tensor;
         const JsonField text = parse_json({reinterpret_cast<const char*>(state.bytes.data()), state.bytes.size()}, name);
         Shape shape;
         for (const JsonField& length : text["shape"].elements()) shape.push_back(length.as<std::size_t>());
