@@ -40,7 +40,9 @@ std::string tree(const std::string& model, mllama::TreeDetail detail) {
     return mllama::Fault{.field = "MODEL", .expected = mllama::concat("a folder, or one of ", names(Choices{})), .found = model};
   });
   mllama::with_model_of(model, Choices{}, [&]<class Model>(std::type_identity<Model>) {
-    text = mllama::describe(*mllama::load_weights<Model>(model).model, detail);
+    const auto loaded = mllama::load_weights<Model>(model);
+    text = loaded.model->has_vision() ? mllama::describe(*loaded.model, detail)
+                                      : mllama::describe(loaded.model->language_model, detail);
   });
   return text;
 }

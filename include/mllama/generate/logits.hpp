@@ -162,8 +162,9 @@ template <Backend B = cpu<>, class Model>
                                                   unsigned threads = 0) {
   using Vision = typename Model::Vision;
   using Text = typename Model::Text;
-  file.check_pixels<Vision>();
   const PaddedInputs& in = file.inputs();
+  if (!in.pixel_values.empty()) model.require_vision("pixel_values");
+  file.check_pixels<Vision>();
   Context<B, Recorder> ctx(threads, Recorder{{"vision_output", "cross_attention_states", "hidden_states"}});
   std::vector<NamedTensor> outputs;
 

@@ -154,6 +154,7 @@ class PaddedRun {
   }
   template <class Ctx>
   Logits begin(const PaddedInputs& inputs, Ctx& ctx) {
+    if (!inputs.pixel_values.empty()) model_->require_vision("pixel_values");
     check_sizes(inputs);
     batch_ = inputs.batch;
     encode_images(inputs, ctx);

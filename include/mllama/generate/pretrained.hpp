@@ -107,34 +107,51 @@ void check_text(ConfigCheck& check, const ModelSizes& sizes) {
     check.same("text_config.rope_scaling.original_max_position_embeddings", C::rope_scaling.original_max_position_embeddings,
                found.rope.original_max_position_embeddings);
   }
-  check.same("image_token_index", C::image_token, static_cast<int>(sizes.image_token));
 }
 
 }  // namespace detail
 
-/// The first field in which a folder's configuration is not that of the model type, if there is one.
+/// The first field in which a folder's configuration is not that of the model type, if there is one. A save of the text model alone
+/// has no other fields than those of the text.
 template <class Model>
 [[nodiscard]] std::optional<Fault> config_difference(const ModelSizes& sizes) {
   detail::ConfigCheck check(sizes);
-  if (sizes.vision) {
-    detail::check_vision<typename Model::Vision>(check, *sizes.vision);
-  } else {
-    check.differs("vision_config", "a vision configuration", "none");
-  }
+  if (sizes.vision) detail::check_vision<typename Model::Vision>(check, *sizes.vision);
   detail::check_text<typename Model::Text>(check, sizes);
+  if (sizes.vision) check.same("image_token_index", int{Model::Text::image_token}, static_cast<int>(sizes.image_token));
   return check.difference;
 }
 
-/// Points every parameter of a model at its tensor in a checkpoint; the checkpoint must outlive the model's use.
+/// What of a model a folder has.
+enum class ModelPart {
+  all,
+  text,  ///< the language model with its head, as transformers' MllamaForCausalLM saves it
+};
+
+/// Calls `use(key, parameter)` for every parameter of a part, with its canonical key.
+template <class Model>
+void for_each_parameter_of(ModelPart part, Model& model, auto&& use) {
+  const auto canonical = [&](const std::string& key, auto& parameter) { use(canonical_name(key), parameter); };
+  part == ModelPart::all ? for_each_parameter(model, canonical) : for_each_parameter(model.language_model, canonical);
+}
+
+/// Points the parameters of a model, or of its text part, at their tensors in a checkpoint, which must outlive the model's use.
 /// Errors:  shape_error for a missing, misshapen or left-over tensor.
 template <class Model>
-void bind_weights(Model& model, Checkpoint& checkpoint) {
-  for_each_parameter(model, [&](const std::string& key, auto& parameter) {
+void bind_weights(Model& model, Checkpoint& checkpoint, ModelPart part = ModelPart::all) {
+  check<shape_error>(checkpoint.find("lm_head.weight") != nullptr, [&] {
+    return Fault{.file = checkpoint.folder(),
+                 .field = "lm_head.weight",
+                 .expected = "the head, which makes logits",
+                 .found = "none of this name",
+                 .note = "a base MllamaModel is saved without it"};
+  });
+  for_each_parameter_of(part, model, [&](std::string_view key, auto& parameter) {
     using Leaf = std::remove_cvref_t<decltype(parameter)>;
-    checkpoint.bind(parameter.weights, canonical_name(key), Leaf::shape);
+    checkpoint.bind(parameter.weights, key, Leaf::shape);
   });
   const auto unused = checkpoint.unused();
-  mllama::check<shape_error>(unused.empty(), [&] {
+  check<shape_error>(unused.empty(), [&] {
     return Fault{.file = checkpoint.folder(),
                  .field = std::string(unused.front()),
                  .expected = "only tensors of the model type",
@@ -149,13 +166,17 @@ struct Weighted {
   std::unique_ptr<Model> model;
 };
 
-/// The weights of a folder, without tokenizer and processor.
+/// The part of a model that a folder's configuration describes.
+[[nodiscard]] inline ModelPart part_of(const ModelSizes& sizes) noexcept { return sizes.vision ? ModelPart::all : ModelPart::text; }
+
+/// The weights of a folder, without tokenizer and processor. Of a save of the text model alone, the model's vision part stays empty.
 /// Errors:  file_error, format_error, config_error, shape_error
 template <class Model>
 [[nodiscard]] Weighted<Model> load_weights(const std::string& folder) {
-  if (auto difference = config_difference<Model>(read_model_sizes(folder))) throw config_error(std::move(*difference));
+  const ModelSizes sizes = read_model_sizes(folder);
+  if (auto difference = config_difference<Model>(sizes)) throw config_error(std::move(*difference));
   Weighted<Model> loaded{Checkpoint::open(folder), std::make_unique<Model>()};
-  bind_weights(*loaded.model, loaded.files);
+  bind_weights(*loaded.model, loaded.files, part_of(sizes));
   return loaded;
 }
 
@@ -167,15 +188,16 @@ struct Pretrained {
   GenerationSettings generation;
   Weighted<Model> weights;
   std::optional<Tokenizer> tokenizer;         ///< none if the folder has no tokenizer.json
-  std::optional<ImageProcessor> processor;    ///< none if the folder has no preprocessor_config.json
+  std::optional<ImageProcessor> processor;    ///< none if the folder has no preprocessor_config.json or no vision model
   std::optional<ChatTemplate> chat_template;  ///< none if the folder has none, as base models
 
   [[nodiscard]] const Model& model() const noexcept { return *weights.model; }
 
   /// A picture's keys and values, to be shared by any number of conversations.
-  /// Errors:  input_error for a picture that cannot be cut into tiles.
+  /// Errors:  input_error for a picture that cannot be cut into tiles, and if the folder has no vision model.
   template <class Ctx>
   [[nodiscard]] Picture<Model> encode(const Image& image, Ctx& ctx, const Numerics& numerics = Model::numerics) const {
+    model().require_vision("images");
     return encode_picture(model(), require(processor, "preprocessor_config.json"), image, ctx, numerics);
   }
 
@@ -206,11 +228,24 @@ inline std::optional<ChatTemplate> read_chat_template(const std::string& folder)
   return std::nullopt;
 }
 
-template <class C>
-ImageProcessor read_processor(const std::string& file) {
+/// None if the folder has no tokenizer.json.
+inline std::optional<Tokenizer> read_tokenizer(const std::string& folder, std::size_t embeddings) {
+  const std::string file = folder + "/tokenizer.json";
+  if (!exists(file)) return std::nullopt;
+  std::optional<Tokenizer> tokenizer = Tokenizer::from_file(file);
+  check<config_error>(tokenizer->size() <= embeddings, [&] {
+    return Fault{.file = file, .expected = concat("at most ", embeddings, " tokens"), .found = concat(tokenizer->size())};
+  });
+  return tokenizer;
+}
+
+/// None if the folder has no preprocessor_config.json.
+inline std::optional<ImageProcessor> read_processor(const std::string& folder, const VisionSizes& sizes) {
+  const std::string file = folder + "/preprocessor_config.json";
+  if (!exists(file)) return std::nullopt;
   const ProcessorConfig config = read_processor_config(file);
-  const auto same = [&](std::string_view field, std::size_t expected, std::size_t found) {
-    check<config_error>(expected == found, [&] {
+  const auto same = [&](std::string_view field, int expected, std::size_t found) {
+    check<config_error>(std::cmp_equal(expected, found), [&] {
       return Fault{.file = file,
                    .field = std::string(field),
                    .expected = concat(expected),
@@ -218,8 +253,8 @@ ImageProcessor read_processor(const std::string& file) {
                    .note = "the file does not belong to this model type"};
     });
   };
-  same("size", C::image, config.tile);
-  same("max_image_tiles", C::tiles, config.max_tiles);
+  same("size", sizes.image_size, config.tile);
+  same("max_image_tiles", sizes.max_tiles, config.max_tiles);
   return ImageProcessor(config);
 }
 
@@ -233,20 +268,11 @@ template <class Model>
                            .sizes = read_model_sizes(folder),
                            .generation = {},
                            .weights = load_weights<Model>(folder),
-                           .tokenizer = {},
+                           .tokenizer = detail::read_tokenizer(folder, Model::Text::vocab + Model::Text::extra_embeddings),
                            .processor = {},
                            .chat_template = detail::read_chat_template(folder)};
   loaded.generation = read_generation_settings(folder, loaded.sizes.text);
-  if (const std::string file = folder + "/tokenizer.json"; detail::exists(file)) {
-    loaded.tokenizer = Tokenizer::from_file(file);
-    constexpr std::size_t most = Model::Text::vocab + Model::Text::extra_embeddings;
-    check<config_error>(loaded.tokenizer->size() <= most, [&] {
-      return Fault{.file = file, .expected = concat("at most ", most, " tokens"), .found = concat(loaded.tokenizer->size())};
-    });
-  }
-  if (const std::string file = folder + "/preprocessor_config.json"; detail::exists(file)) {
-    loaded.processor = detail::read_processor<typename Model::Vision>(file);
-  }
+  if (loaded.sizes.vision) loaded.processor = detail::read_processor(folder, *loaded.sizes.vision);
   return loaded;
 }
 

@@ -41,8 +41,8 @@ namespace mllama {
 /// goes, the memory goes that either takes, so that a folder can be read tensor by tensor whatever its size.
 class TensorBytes {
  public:
-  TensorBytes(TensorBytes&&) noexcept = default;
-  TensorBytes& operator=(TensorBytes&&) = delete;
+  TensorBytes(const TensorBytes&) = delete;
+  TensorBytes& operator=(const TensorBytes&) = delete;
   ~TensorBytes() { MappedFile::forget(mapped_); }
 
   [[nodiscard]] std::span<const std::byte> bytes() const noexcept { return bytes_; }

@@ -2,8 +2,10 @@
 #pragma once
 
 #include <cstddef>
+#include <string>
 #include <string_view>
 
+#include <mllama/core/check.hpp>
 #include <mllama/core/context.hpp>
 #include <mllama/core/visit.hpp>
 #include <mllama/layers/linear.hpp>
@@ -33,11 +35,25 @@ struct Mllama {
     member("multi_modal_projector", self.multi_modal_projector);
   }
 
+  /// Whether the vision part has weights: a save of the text model alone has none.
+  [[nodiscard]] bool has_vision() const noexcept { return multi_modal_projector.weight.weights.loaded(); }
+  /// Errors:  input_error that names `input` if there is no vision part to run it.
+  void require_vision(std::string_view input) const {
+    check(has_vision(), [&] {
+      return Fault{.field = std::string(input),
+                   .expected = "none",
+                   .found = "at least one",
+                   .note = "this folder has no vision model, only the language model"};
+    });
+  }
+
   /// What cross-attention reads of a picture.
   /// Shapes:  tiles of one picture -> (image tokens, text hidden)
+  /// Errors:  input_error if the model has no vision part.
   template <class Ctx>
   [[nodiscard]] Tensor<float, ImageTokens, Dim<Text::hidden>> cross_attention_states(const PictureTiles<Vision>& picture,
                                                                                      const Numerics& as, Ctx& ctx) const {
+    require_vision("images");
     auto projected = ctx.template tensor<float, ImageTokens, Dim<Text::hidden>>({VisionShape<Vision>::image_tokens});
     multi_modal_projector.into(vision_model(picture, as, ctx), projected, ctx);
     ctx.tap({"cross_attention_states"}, projected.view());
@@ -45,6 +61,7 @@ struct Mllama {
   }
 
   /// A picture's keys and values in every cross-attention layer: all that text ever needs of it.
+  /// Errors:  input_error if the model has no vision part.
   /// Costs:   the vision model; allocates 8 · kv_width · image tokens · cross layers bytes that are kept
   template <class Ctx>
   [[nodiscard]] EncodedImage<Text> encode(const PictureTiles<Vision>& picture, const Numerics& as, Ctx& ctx) const {
