@@ -47,6 +47,17 @@ struct OddSizes : Mllama<OddSizesVision, OddSizesText> {
   static constexpr std::string_view name = "odd-sizes";
 };
 
-using ModelList = Models<Instruct, OddSizes>;
+// text/config.json
+struct TextOnlyText : TextConfig {
+  static constexpr int vocab = 99, image_token = 99, pad_token = 0;
+  static constexpr int hidden = 32, inner = 40, heads = 4, kv_heads = 2, layers = 6;
+  static constexpr std::array cross{1, 4};
+  static constexpr RopeScaling rope_scaling{};
+};
+struct TextOnly : Mllama<Vision560, TextOnlyText> {
+  static constexpr std::string_view name = "text-only";
+};
+
+using ModelList = Models<Instruct, OddSizes, TextOnly>;
 
 }  // namespace mllama::models

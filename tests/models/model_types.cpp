@@ -7,10 +7,11 @@ namespace mllama {
 
 using models::Instruct;
 using models::OddSizes;
+using models::TextOnly;
 
-static_assert(std::same_as<models::ModelList, Models<Instruct, OddSizes>>);
+static_assert(std::same_as<models::ModelList, Models<Instruct, OddSizes, TextOnly>>);
 static_assert(std::same_as<JoinModels<ReleasedModels, models::ModelList>,
-                           Models<Llama32Vision11B, Llama32Vision11BBase, Llama32Vision90B, Instruct, OddSizes>>);
+                           Models<Llama32Vision11B, Llama32Vision11BBase, Llama32Vision90B, Instruct, OddSizes, TextOnly>>);
 
 static_assert(count_parameters<Instruct>().tensors == count_parameters<Llama32Vision11B>().tensors);
 static_assert(count_parameters<Instruct>().elements == count_parameters<Llama32Vision11B>().elements);

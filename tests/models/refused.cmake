@@ -31,7 +31,7 @@ endfunction()
 
 refused("" "failed parsing json string: * Line 1, Column 1")
 refused("[1]" "vision_config: expected object, found nothing")
-field(model_type [=["llama"]=] "expected mllama, found llama")
+field(model_type [=["llama"]=] "expected mllama or mllama_text_model, found llama")
 field(text_config [=[3]=] "expected object, found 3")
 field(image_token_index [=[-1]=] "expected an integer from 0 to 2147483647, found -1")
 
@@ -47,9 +47,14 @@ field(vision_config.vision_output_dim [=[98]=] "expected 99, hidden_size for the
 field(vision_config.supported_aspect_ratios [=[null]=] "expected array, found nothing")
 field(vision_config.supported_aspect_ratios [=[[[1, 2, 3]]]=] "expected pairs [tiles high, tiles wide], found [[1,2,3]]")
 field(vision_config.supported_aspect_ratios [=[[[1, 7]]]=] "expected at most 6 tiles as in max_num_tiles, found [1,7]")
+field(vision_config.supported_aspect_ratios [=[[[1, 2], [1, 2]]]=] "expected every ratio once, found [[1,2],[1,2]]")
 field(vision_config.norm_eps [=[0]=] "expected a number above 0, found 0")
 field(vision_config.hidden_act [=["tanh"]=] "expected gelu, gelu_new, gelu_pytorch_tanh, quick_gelu, relu, silu or swish, found tanh")
 
+string(JSON content GET "${good}" text_config)
+string(JSON content SET "${content}" model_type [=["mllama_text_model"]=])
+string(JSON content SET "${content}" num_key_value_heads 2)
+refused("${content}" "num_attention_heads: expected a multiple of num_key_value_heads, 2, found 7")
 string(JSON content SET "${good}" text_config num_key_value_heads 2)
 refused("${content}" "text_config.num_attention_heads: expected a multiple of num_key_value_heads, 2, found 7")
 field(text_config.cross_attention_layers [=[[1, 7]]=] "expected layers from 0 to 6, found 7")
