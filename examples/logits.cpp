@@ -9,7 +9,7 @@
 
 #include <mllama/generate/logits.hpp>
 #include <mllama/generate/pretrained.hpp>
-#include <mllama/io/safetensors.hpp>
+#include <mllama/io/safetensors_writer.hpp>
 
 #include "models.hpp"
 #include "support/command_line.hpp"

@@ -22,9 +22,12 @@
 #include <mllama/generate/sampler.hpp>
 #include <mllama/generate/session.hpp>
 #include <mllama/io/checkpoint.hpp>
+#include <mllama/io/checkpoint_writer.hpp>
 #include <mllama/io/config.hpp>
 #include <mllama/io/image.hpp>
+#include <mllama/io/json_members.hpp>
 #include <mllama/io/safetensors.hpp>
+#include <mllama/io/safetensors_writer.hpp>
 #include <mllama/models/mllama/describe.hpp>
 #include <mllama/models/mllama/mllama.hpp>
 #include <mllama/models/mllama/models.hpp>

@@ -30,7 +30,10 @@ class Descriptor {
  public:
   explicit Descriptor(int number) noexcept : number_(number) {}
   Descriptor(Descriptor&& other) noexcept : number_(std::exchange(other.number_, -1)) {}
-  Descriptor& operator=(Descriptor&&) = delete;
+  Descriptor& operator=(Descriptor&& other) noexcept {
+    std::swap(number_, other.number_);
+    return *this;
+  }
   ~Descriptor() { close(); }
 
   [[nodiscard]] int number() const noexcept { return number_; }
@@ -45,6 +48,11 @@ class Descriptor {
 inline bool exists(const std::string& path) {
   struct stat status {};
   return ::stat(path.c_str(), &status) == 0;
+}
+
+/// Whether a name from outside is that of something in a folder, and not a way out of it.
+[[nodiscard]] constexpr bool is_plain_name(std::string_view name) noexcept {
+  return !name.empty() && name != "." && name != ".." && name.find_first_of(std::string_view("/\\\0", 3)) == std::string_view::npos;
 }
 
 }  // namespace detail

@@ -206,9 +206,7 @@ class BasicModelFiles {
 
     [[nodiscard]] static std::string plain_name(const JsonField& field) {
       auto name = field.as<std::string>();
-      const bool is_plain =
-          !name.empty() && name != "." && name != ".." && name.find_first_of(std::string_view("/\\\0", 3)) == std::string::npos;
-      if (!is_plain) field.fail("the name of a file in the same folder");
+      if (!detail::is_plain_name(name)) field.fail("the name of a file in the same folder");
       return name;
     }
 

@@ -10,7 +10,6 @@
 #include <mllama/core/check.hpp>
 #include <mllama/core/json.hpp>
 #include <mllama/io/mapped_file.hpp>
-#include <mllama/io/output_file.hpp>
 #include <optional>
 #include <span>
 #include <string>
@@ -18,7 +17,7 @@
 #include <utility>
 #include <vector>
 
-/// Safetensors files: a JSON header that names tensors, and their bytes.
+/// Safetensors files: a JSON header that names tensors, and their bytes. Those that write them are in safetensors_writer.hpp.
 
 namespace mllama {
 
@@ -209,29 +208,11 @@ template <class = void>  // see Safetensors
   return header;
 }
 
-/// A JSON string.
-[[nodiscard]] inline std::string quoted(std::string_view text) {
-  std::string out = "\"";
-  for (const char c : text) {
-    if (const auto byte = static_cast<unsigned char>(c); byte < 0x20) {
-      static constexpr std::string_view hex = "0123456789abcdef";
-      out += "\\u00";
-      out += hex[byte >> 4U];
-      out += hex[byte & 15U];
-    } else {
-      if (c == '"' || c == '\\') out += '\\';
-      out += c;
-    }
-  }
-  return out += '"';
-}
-
 }  // namespace detail
 
 /// A safetensors file, mapped. Every rule of the format has been checked; the tensors' bytes are read when they are used.
 /// Moving it leaves names and bytes in place.
-/// Errors:  file_error; format_error that names the tensor. Beyond the reference reader it rejects equal names, names with NUL,
-/// more
+/// Errors:  file_error; format_error that names the tensor. Beyond the reference reader it rejects equal names, names with NUL, more
 ///          than 8 axes, a million tensors or 100 000 metadata entries.
 template <class = void>  // a template, so that bodies are compiled where they are used and not with every include
 class BasicSafetensors {
@@ -275,51 +256,5 @@ class BasicSafetensors {
   Metadata metadata_;
 };
 using Safetensors = BasicSafetensors<>;
-
-/// Writes a file in the order and with the padding of the reference writer: widest element type first, then by name, header filled
-/// up with spaces so that every tensor is aligned. The same input gives the same bytes. The file appears complete or not at all.
-/// Errors:  file_error; format_error if the tensors break the format (equal names, bytes that do not fit the shape, names that are
-///          not UTF-8).
-template <class = void>  // see Safetensors
-void write_safetensors(const std::string& path, std::span<const FileTensor> tensors, const Metadata& metadata = {}) {
-  std::vector<const FileTensor*> order;
-  for (const FileTensor& tensor : tensors) order.push_back(&tensor);
-  std::sort(order.begin(), order.end(), [](const FileTensor* a, const FileTensor* b) {
-    return a->dtype != b->dtype ? a->dtype > b->dtype : a->name < b->name;
-  });
-
-  std::string header = "{";
-  const auto separate = [&header] {
-    if (header.size() > 1) header += ',';
-  };
-  if (!metadata.empty()) {
-    header += "\"__metadata__\":{";
-    bool first = true;
-    for (const auto& [key, value] : metadata) {
-      if (!std::exchange(first, false)) header += ',';
-      header += concat(detail::quoted(key), ":", detail::quoted(value));
-    }
-    header += '}';
-  }
-  std::size_t end = 0;
-  for (const FileTensor* tensor : order) {
-    separate();
-    const std::size_t begin = std::exchange(end, end + tensor->bytes.size());
-    header += concat(detail::quoted(tensor->name), ":{\"dtype\":\"", name(tensor->dtype), "\",\"shape\":[");
-    for (std::size_t axis = 0; axis < tensor->shape.size(); ++axis) header += concat(axis == 0 ? "" : ",", tensor->shape[axis]);
-    header += concat("],\"data_offsets\":[", begin, ",", end, "]}");
-  }
-  header += '}';
-  header.append((8 - header.size() % 8) % 8, ' ');
-  static_cast<void>(detail::read_safetensors_header(header, end, path));  // what we write, we can read
-
-  std::array<std::byte, 8> length{};
-  for (std::size_t i = 0; i < 8; ++i) length[i] = static_cast<std::byte>(header.size() >> (8 * i) & 0xffU);
-  OutputFile file(path);
-  file.write(length);
-  file.write(std::as_bytes(std::span(header)));
-  for (const FileTensor* tensor : order) file.write(tensor->bytes);
-  file.commit();
-}
 
 }  // namespace mllama

@@ -12,9 +12,9 @@
 #include <vector>
 
 #include <mllama/core/check.hpp>
+#include <mllama/core/python_json.hpp>
 #include <mllama/core/unicode.hpp>
 #include <mllama/text/prompt.hpp>
-#include <mllama/text/python_json.hpp>
 
 /// The prompt of a conversation, written as the chat templates of Mllama's checkpoints write it, without an interpreter for them.
 

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include <mllama/generate/logits.hpp>
+#include <mllama/io/safetensors_writer.hpp>
 #include <unit/io/temporary_folder.hpp>
 
 #include "padded_prompt.hpp"

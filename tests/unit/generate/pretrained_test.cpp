@@ -166,10 +166,10 @@ TEST_CASE("parts that a folder may lack, and parts of another model") {
     const std::string plain(detail::plain_template);
     SUBCASE("chat_template.jinja") { folder.write("chat_template.jinja", plain); }
     SUBCASE("chat_template.json") {
-      folder.write("chat_template.json", concat("{\"chat_template\": ", detail::quoted(plain), "}"));
+      folder.write("chat_template.json", concat("{\"chat_template\": ", python_string(plain), "}"));
     }
     SUBCASE("tokenizer_config.json") {
-      folder.write("tokenizer_config.json", concat("{\"chat_template\": ", detail::quoted(plain), "}"));
+      folder.write("tokenizer_config.json", concat("{\"chat_template\": ", python_string(plain), "}"));
     }
     CHECK(load<Tiny>(folder.path()).chat_template == ChatTemplate::plain);
   }

@@ -9,7 +9,7 @@
 #include <vector>
 
 #include <mllama/generate/pretrained.hpp>
-#include <mllama/io/safetensors.hpp>
+#include <mllama/io/safetensors_writer.hpp>
 #include <unit/io/temporary_folder.hpp>
 #include <unit/models/tiny.hpp>
 

@@ -5,6 +5,7 @@
 #include <array>
 #include <limits>
 #include <mllama/io/checkpoint.hpp>
+#include <mllama/io/safetensors_writer.hpp>
 #include <random>
 #include <vector>
 

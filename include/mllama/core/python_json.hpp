@@ -119,6 +119,13 @@ inline void append_python_json(std::string& out, JsonView value, std::string_vie
 
 }  // namespace detail
 
+/// A JSON string, as Python's json with ensure_ascii off and the writer of safetensors spell it.
+[[nodiscard]] inline std::string python_string(std::string_view text) {
+  std::string out;
+  detail::append_python_string(out, text);
+  return out;
+}
+
 /// JSON text written anew as Python does: `json.dumps(json.loads(text), ensure_ascii=False, indent=indent or None)`, the order of
 /// keys kept.
 /// Errors:  format_error with `name` when `text` is not JSON or a number does not fit a double.

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-#include <mllama/text/python_json.hpp>
+#include <mllama/core/python_json.hpp>
 
 #include <doctest/doctest.h>
 
