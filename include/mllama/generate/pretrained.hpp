@@ -2,8 +2,6 @@
 #pragma once
 
 #include <algorithm>
-#include <array>
-#include <concepts>
 #include <memory>
 #include <optional>
 #include <string>
@@ -14,6 +12,7 @@
 
 #include <mllama/core/check.hpp>
 #include <mllama/core/visit.hpp>
+#include <mllama/generate/model_sizes.hpp>
 #include <mllama/generate/picture.hpp>
 #include <mllama/io/checkpoint.hpp>
 #include <mllama/io/config.hpp>
@@ -27,100 +26,6 @@
 /// A model folder as Hugging Face saves it, loaded as a model type.
 
 namespace mllama {
-
-namespace detail {
-
-/// Compares a configuration type with what the file says, field by field, and remembers the first difference.
-class ConfigCheck {
- public:
-  explicit ConfigCheck(const ModelSizes& sizes) : file_(sizes.file) {}
-
-  template <class Value>
-  void same(std::string_view field, const Value& expected, const Value& found) {
-    if (!(expected == found)) differs(field, text(expected), text(found));
-  }
-  void differs(std::string_view field, std::string expected, std::string found) {
-    if (difference) return;
-    difference = Fault{.file = file_,
-                       .field = std::string(field),
-                       .expected = std::move(expected),
-                       .found = std::move(found),
-                       .note = "the file does not belong to this model type"};
-  }
-  std::optional<Fault> difference;
-
- private:
-  static std::string text(std::string_view value) { return std::string(value); }
-  static std::string text(double value) { return concat(value); }
-  static std::string text(int value) { return concat(value); }
-  static std::string text(const std::array<int, 2>& value) { return concat("[", value[0], ", ", value[1], "]"); }
-  template <class Element>
-  static std::string text(const std::vector<Element>& values) {
-    std::string out;
-    for (const Element& value : values) out += concat(out.empty() ? "[" : ", ", text(value));
-    return out.empty() ? "[]" : out + "]";
-  }
-  std::string file_;
-};
-
-template <class Array>
-std::vector<int> integers(const Array& values) {
-  return {values.begin(), values.end()};
-}
-
-template <class C>
-void check_vision(ConfigCheck& check, const VisionSizes& found) {
-  std::vector<std::array<int, 2>> ratios;
-  for (const TileGrid grid : C::aspect_ratios) ratios.push_back({grid.rows, grid.columns});
-  check.same("vision_config.hidden_size", C::hidden, found.hidden);
-  check.same("vision_config.intermediate_size", C::inner, found.inner);
-  check.same("vision_config.attention_heads", C::heads, found.heads);
-  check.same("vision_config.num_hidden_layers", C::layers, found.layers);
-  check.same("vision_config.num_global_layers", C::global_layers, found.global_layers);
-  check.same("vision_config.num_channels", C::channels, found.channels);
-  check.same("vision_config.image_size", C::image, found.image_size);
-  check.same("vision_config.patch_size", C::patch, found.patch_size);
-  check.same("vision_config.max_num_tiles", C::tiles, found.max_tiles);
-  check.same("vision_config.norm_eps", C::norm_eps, found.norm_eps);
-  check.same("vision_config.hidden_act", C::activation::key, found.activation);
-  check.same("vision_config.intermediate_layers_indices", integers(C::intermediate), found.taps);
-  check.same("vision_config.supported_aspect_ratios", ratios, found.aspect_ratios);
-}
-
-template <class C>
-void check_text(ConfigCheck& check, const ModelSizes& sizes) {
-  const TextSizes& found = sizes.text;
-  check.same("text_config.vocab_size", C::vocab, found.vocab);
-  check.same("text_config.hidden_size", C::hidden, found.hidden);
-  check.same("text_config.intermediate_size", C::inner, found.inner);
-  check.same("text_config.num_attention_heads", C::heads, found.heads);
-  check.same("text_config.num_key_value_heads", C::kv_heads, found.kv_heads);
-  check.same("text_config.num_hidden_layers", C::layers, found.layers);
-  check.same("text_config.rms_norm_eps", C::norm_eps, found.norm_eps);
-  check.same("text_config.hidden_act", C::activation::key, found.activation);
-  check.same("text_config.cross_attention_layers", integers(C::cross), found.cross);
-  check.same("text_config.rope_theta", C::rope_theta, found.rope.theta);
-  check.same("text_config.rope_scaling.factor", C::rope_scaling.factor, found.rope.factor);
-  if (C::rope_scaling.factor != 1) {
-    check.same("text_config.rope_scaling.low_freq_factor", C::rope_scaling.low_freq_factor, found.rope.low_freq_factor);
-    check.same("text_config.rope_scaling.high_freq_factor", C::rope_scaling.high_freq_factor, found.rope.high_freq_factor);
-    check.same("text_config.rope_scaling.original_max_position_embeddings", C::rope_scaling.original_max_position_embeddings,
-               found.rope.original_max_position_embeddings);
-  }
-}
-
-}  // namespace detail
-
-/// The first field in which a folder's configuration is not that of the model type, if there is one. A save of the text model alone
-/// has no other fields than those of the text.
-template <class Model>
-[[nodiscard]] std::optional<Fault> config_difference(const ModelSizes& sizes) {
-  detail::ConfigCheck check(sizes);
-  if (sizes.vision) detail::check_vision<typename Model::Vision>(check, *sizes.vision);
-  detail::check_text<typename Model::Text>(check, sizes);
-  if (sizes.vision) check.same("image_token_index", int{Model::Text::image_token}, static_cast<int>(sizes.image_token));
-  return check.difference;
-}
 
 /// What of a model a folder has.
 enum class ModelPart {
@@ -276,11 +181,10 @@ template <class Model>
   return loaded;
 }
 
-/// Calls `use(std::type_identity<Model>{})` with the first model type of a list whose configuration is the folder's.
+/// Calls `use(std::type_identity<Model>{})` with the first model type of a list that has this configuration.
 /// Errors:  config_error if there is none.
 template <class Use, class... Choices>
-void with_model_of(const std::string& folder, Models<Choices...>, Use&& use) {
-  const ModelSizes sizes = read_model_sizes(folder);
+void with_model_of(const ModelSizes& sizes, Models<Choices...>, Use&& use) {
   const auto try_model = [&]<class Model>(std::type_identity<Model> model) {
     if (config_difference<Model>(sizes)) return false;
     use(model);
@@ -293,6 +197,12 @@ void with_model_of(const std::string& folder, Models<Choices...>, Use&& use) {
                            .expected = concat("a model that is built in (", names, ")"),
                            .found = "another",
                            .note = concat("build the programs with -DMLLAMA_MODELS=", sizes.file)});
+}
+/// The same with the configuration of a folder.
+/// Errors:  those of read_model_sizes, too
+template <class List, class Use>
+void with_model_of(const std::string& folder, List choices, Use&& use) {
+  with_model_of(read_model_sizes(folder), choices, std::forward<Use>(use));
 }
 
 }  // namespace mllama
