@@ -138,6 +138,8 @@ struct AnyOf {};
 
 /// What checkpoints hold: linears of 4 or 8 bits or any of the float types, per tensor.
 using Stored = AnyOf<NF4, FP4, Int8, BF16, F16, F32>;
+/// The same for heads, which are float unless somebody asks for less.
+using StoredHead = AnyOf<BF16, F16, F32, NF4, FP4, Int8>;
 /// The same for tensors that are never quantised.
 using StoredFloat = AnyOf<BF16, F16, F32>;
 

@@ -92,6 +92,16 @@ class BasicCheckpoint : public ModelFiles {
     fail_type(tensor, std::move(expected), quantized.type());
   }
 
+  /// The model's shape of a tensor that is none of the parts of a quantised one.
+  /// Errors:  format_error if a quantised tensor is damaged, or does not say its shape.
+  [[nodiscard]] Shape shape_of(const ModelTensor& tensor) {
+    const QuantizedTensor quantized = quantized_tensor(tensor);
+    if (quantized.type().empty()) return tensor.shape;
+    Shape shape = quantized.shape();
+    if (shape.empty()) tensor.stored.fail("a shape in its quantisation state", "none");
+    return shape;
+  }
+
   /// Canonical names that nothing has been bound to. A model that has bound all its members and leaves some over is not the file's
   /// model.
   [[nodiscard]] std::vector<std::string_view> unused() const {

@@ -4,6 +4,7 @@
 #include <mllama/core/json.hpp>
 #include <mllama/io/mapped_file.hpp>
 #include <string>
+#include <string_view>
 
 namespace mllama {
 
@@ -18,6 +19,7 @@ class JsonFile {
       : file_(path), root_(parse_json(file_.text(), path, limits)) {}
 
   [[nodiscard]] const JsonField& root() const noexcept { return root_; }
+  [[nodiscard]] std::string_view text() const noexcept { return file_.text(); }
 
  private:
   MappedFile file_;

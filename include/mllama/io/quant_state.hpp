@@ -23,8 +23,9 @@ struct QuantState {
     std::string json = concat("{\"quant_type\":\"", type, "\",\"blocksize\":", block, ",\"dtype\":\"", dtype, "\",\"shape\":[",
                               rows, ',', columns, ']');
     if (nested_offset) {
-      json += concat(",\"nested_blocksize\":", nested_block,
-                     ",\"nested_dtype\":\"float32\",\"nested_offset\":", double{*nested_offset});
+      std::string offset = concat(double{*nested_offset});
+      if (offset.find_first_of(".e") == std::string::npos) offset += ".0";  // else Python would read an integer
+      json += concat(",\"nested_blocksize\":", nested_block, ",\"nested_dtype\":\"float32\",\"nested_offset\":", offset);
     }
     return python_json(json += '}', "quantisation state");
   }
