@@ -1,13 +1,17 @@
 #!/usr/bin/env python3
-"""Writes formats/: checksums of what bitsandbytes quantises and dequantises, and small products of its 8-bit linear layer.
+"""Writes formats/: checksums of what bitsandbytes quantises and dequantises and of folders that transformers saves with it, and small
+products of its 8-bit linear layer.
 
     make_formats.py
+
+make_models.py comes first.
 
 The numbers that go in are made by formulas, here and in tests/unit/core/encode_test.cpp; README.md has them. bitsandbytes 0.50.2 on
 a CPU without AVX-512 (with it, the layer computes in bfloat16).
 """
 
 import os
+import tempfile
 import zlib
 from pathlib import Path
 
@@ -18,6 +22,7 @@ import bitsandbytes
 import bitsandbytes.functional as bnb
 import numpy as np
 import torch
+import transformers
 from safetensors.torch import save_file
 
 FOLDER = Path(__file__).parent / "formats"
@@ -164,9 +169,32 @@ def int8_products():
     save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, FOLDER / "int8_products.safetensors")
 
 
+def folders():
+    """Files that save_pretrained writes for models that were quantised on their way in."""
+    rows = ["model\tformat\tskip\tfile\tcrc"]
+    cases = [("bf16", "nf4", ""), ("bf16", "fp4", ""), ("bf16", "int8", ""), ("odd", "nf4", ""), ("odd", "int8", "v_proj,lm_head"),
+             ("ratios", "nf4", "lm_head,multi_modal_projector,model.language_model.layers.2.mlp"), ("one_tile", "fp4", "fc1")]  # fmt: skip
+    for model, kind, skip in cases:
+        options = dict(load_in_8bit=True) if kind == "int8" else dict(
+            load_in_4bit=True, bnb_4bit_quant_type=kind, bnb_4bit_compute_dtype=torch.bfloat16 if model == "bf16" else torch.float32,
+        )  # fmt: skip
+        if skip:
+            options["llm_int8_skip_modules"] = skip.split(",")
+        with tempfile.TemporaryDirectory() as out:
+            transformers.MllamaForConditionalGeneration.from_pretrained(
+                FOLDER.parent / "models" / model, quantization_config=transformers.BitsAndBytesConfig(**options), dtype="auto",
+                device_map="cpu",
+            ).save_pretrained(out)  # fmt: skip
+            for file in ("model.safetensors", "config.json"):
+                crc = zlib.crc32((Path(out) / file).read_bytes())
+                rows.append("\t".join([model, kind, skip or "-", file, f"{crc:08x}"]))
+    (FOLDER / "folders.tsv").write_text("\n".join(rows) + "\n")
+
+
 if __name__ == "__main__":
     FOLDER.mkdir(exist_ok=True)
     torch.set_num_threads(1)
     four_bit()
     int8()
     int8_products()
+    folders()

@@ -34,11 +34,11 @@ struct QuantizeOptions {
   struct Rule {
     std::string pattern, format;
   };
-  std::string format = "nf4";     ///< of linear layers; a float format is that of all float tensors
-  bool nested = false;            ///< scales of 4-bit blocks are quantised, too
-  std::size_t block = 64;         ///< elements that share a scale, a power of two from 32 to 4096
-  std::vector<std::string> skip;  ///< linear layers that stay as they are; none given: `lm_head`
-  std::vector<Rule> rules;        ///< the first one that fits counts, before `skip`
+  std::string format = "nf4";          ///< of linear layers; a float format is that of all float tensors
+  bool nested = false;                 ///< scales of 4-bit blocks are quantised, too
+  std::size_t block = 64;              ///< elements that share a scale, a power of two from 32 to 4096
+  std::vector<std::string> skip = {};  ///< linear layers that stay as they are; none given: `lm_head`
+  std::vector<Rule> rules = {};        ///< the first one that fits counts, before `skip`
   CheckpointWriterOptions writer = {};
   unsigned threads = 0;  ///< 0: as many as the machine runs at once
 };
