@@ -49,19 +49,6 @@ const std::vector<float> ramp_values(ramp.begin(), ramp.end());
 
 }  // namespace
 
-TEST_CASE("every naming layout gives the same names") {
-  for (const std::string_view name :
-       {"language_model.model.layers.3.mlp.up_proj.weight", "model.language_model.layers.3.mlp.up_proj.weight",
-        "model.layers.3.mlp.up_proj.weight", "language_model.layers.3.mlp.up_proj.weight"}) {
-    CHECK(canonical_name(name) == "layers.3.mlp.up_proj.weight");
-  }
-  CHECK(canonical_name("language_model.lm_head.weight") == "lm_head.weight");
-  CHECK(canonical_name("lm_head.weight") == "lm_head.weight");
-  CHECK(canonical_name("model.vision_model.class_embedding") == "vision_model.class_embedding");
-  CHECK(canonical_name("models.x") == "models.x");
-  CHECK(canonical_name("model") == "model");
-}
-
 TEST_CASE("each tensor is bound in the format that it has") {
   const TemporaryFolder folder;
   const FourBitMatrix plain(2, 3, 64, false), nested(2, 3, 64, true);
@@ -223,53 +210,6 @@ TEST_CASE("shards come in any order, and a matrix may be spread over them") {
   const auto found = bound<Stored>(checkpoint, "q.weight");
   for (std::size_t e = 0; e < found.size(); ++e) CHECK(found[e] == matrix.element(e));
   CHECK(checkpoint.unused().empty());
-}
-
-TEST_CASE("index and shards must agree") {
-  const TemporaryFolder folder;
-  write_safetensors(folder / "one", std::vector<FileTensor>{f32("a"), f32("b")});
-  write_safetensors(folder / "two", std::vector<FileTensor>{f32("model.a"), f32("c")});
-  write_safetensors(folder / "three", std::vector<FileTensor>{f32("a")});
-  const std::string index = "model.safetensors.index.json";
-  struct Row {
-    std::string_view json, part;
-  };
-  for (const auto& [text, part] : {
-           Row{"{}", "weight_map: expected an object"},
-           {"[]", "expected an object"},
-           {R"({"weight_map": []})", "weight_map: expected an object"},
-           {R"({"weight_map": {"a": 1}})", "weight_map.a: expected a string"},
-           {R"({"weight_map": {"a": ""}})", "weight_map.a: expected the name of a file in the same folder"},
-           {R"({"weight_map": {"a": "."}})", "the name of a file"},
-           {R"({"weight_map": {"a": ".."}})", "the name of a file"},
-           {R"({"weight_map": {"a": "../one"}})", "the name of a file"},
-           {R"({"weight_map": {"a": "/etc/passwd"}})", "the name of a file"},
-           {R"({"weight_map": {"a": "x\\one"}})", "the name of a file"},
-           {R"({"weight_map": {"a": "one\u0000x"}})", "the name of a file"},
-           {R"({"weight_map": {"a": "one", "a": "one"}})", "found \"a\" twice"},
-           {R"({"weight_map": {"a": "missing"}})", "missing: cannot open"},
-           {R"({"weight_map": {"a": "one"}})", "weight_map.b: expected \"one\", found nothing"},
-           {R"({"weight_map": {"a": "one", "b": "one", "d": "one"}})",
-            "weight_map.d: expected a file that has this tensor, found \"one\""},
-           {R"({"weight_map": {"a": "one", "b": "three"}})", "weight_map.b: expected \"one\", found \"three\""},
-           {R"({"weight_map": {"a": "three", "model.a": "two", "c": "two"}})", "names the same tensor as"},
-       }) {
-    CAPTURE(text);
-    folder.write(index, text);
-    const std::string what = message<error>([&] { static_cast<void>(Checkpoint::open(folder.path())); });
-    CAPTURE(what);
-    CHECK(what.find(part) != std::string::npos);
-  }
-  folder.write(index, R"({"weight_map": {"a": "one", "b": "one"}})");
-  CHECK_NOTHROW(static_cast<void>(Checkpoint::open(folder.path())));
-}
-
-TEST_CASE("a folder without a model is named") {
-  const TemporaryFolder folder;
-  CHECK(message<file_error>([&] { static_cast<void>(Checkpoint::open(folder.path())); }).ends_with("found neither"));
-  CHECK(message<file_error>([&] { static_cast<void>(Checkpoint::open(folder / "none")); }).ends_with("found no such folder"));
-  folder.write("model.safetensors", "");
-  CHECK_THROWS_AS(static_cast<void>(Checkpoint::open(folder.path())), format_error);
 }
 
 TEST_CASE("no mutation of a quantised file does more than throw an error") {
