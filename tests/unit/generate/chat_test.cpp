@@ -165,3 +165,20 @@ TEST_CASE_FIXTURE(Fixture, "what a conversation cannot do") {
     CHECK(message<file_error>([&] { Chat(bare, ctx); }) == folder / "tokenizer.json" + ": expected a file, found none");
   }
 }
+
+TEST_CASE("a text model alone chats about text") {
+  const TextOnlyFolder folder(seed);
+  const auto text_only = load<Tiny>(folder.path());
+  const TinyFolder whole_folder(seed);
+  const auto whole = load<Tiny>(whole_folder.path());
+  Context ctx(1);
+  Chat chat(text_only, ctx), expected(whole, ctx);
+  for (const char* const question : {"What is this?", "And what else?"}) {
+    chat.user(question);
+    expected.user(question);
+    CHECK(chat.answer() == expected.answer());
+  }
+  CHECK(message<input_error>([&] { chat.user(gradient(9, 9, 1), "What is in this picture?"); }) ==
+        "images: expected none, found at least one: this folder has no vision model, only the language model");
+  CHECK(chat.messages().size() == 4);
+}

@@ -163,3 +163,21 @@ TEST_CASE("pixels in another order are refused, not misread") {
   CHECK(message<input_error>([&] { static_cast<void>(run_logits(*random.model, file, Tiny::numerics, 1)); }) ==
         folder / "inputs.safetensors: pixel_values: expected [1, 1, 2, 3, 28, 28], found F32 [1, 1, 2, 28, 28, 3]");
 }
+
+TEST_CASE("pixels for a model without its vision part are refused, whatever their shape") {
+  const TemporaryFolder folder;
+  const auto random = random_weights<Tiny>(seed);
+  Tiny text_only;
+  text_only.language_model = random.model->language_model;
+  RandomPicture<> picture(seed);
+  for (const bool alone : {false, true}) {
+    Inputs inputs = all_inputs(PaddedPrompt({{image, 5}}, {&picture}));
+    std::erase_if(inputs.entries, [&](const Inputs::Entry& entry) { return alone && entry.name != "pixel_values"; });
+    for (auto& entry : inputs.entries) {
+      if (entry.name == "pixel_values") entry.shape = {1, 1, 2, 28, 28, 3};
+    }
+    const InputFile file(inputs.write(folder));
+    CHECK(message<input_error>([&] { static_cast<void>(run_logits(text_only, file, Tiny::numerics, 1)); }) ==
+          "pixel_values: expected none, found at least one: this folder has no vision model, only the language model");
+  }
+}

@@ -114,3 +114,18 @@ TEST_CASE("padded inputs that do not fit are refused by name, and a run goes on 
   const std::vector<std::int64_t> next{3, 4};
   CHECK(same(fresh.step(next, ctx).flat(), run.step(next, ctx).flat()));
 }
+
+TEST_CASE("a model without its vision part takes text and refuses pictures") {
+  const auto random = random_weights<Tiny>(seed);
+  Tiny text_only;
+  text_only.language_model = random.model->language_model;
+  Context ctx(1);
+  const PaddedPrompt text({{4, 5, 6}, {7, 8}});
+  PaddedRun<Tiny> run(text_only, {}), whole(*random.model, {});
+  CHECK(same(run.prompt(text.inputs(), ctx).flat(), whole.prompt(text.inputs(), ctx).flat()));
+  RandomPicture<> picture(seed);
+  const PaddedPrompt pictures({{image, 5, 6}}, {&picture});
+  const Fault fault = refused([&] { static_cast<void>(run.prompt(pictures.inputs(), ctx)); });
+  CHECK(fault.field == "pixel_values");
+  CHECK(fault.note.find("no vision model") != std::string::npos);
+}

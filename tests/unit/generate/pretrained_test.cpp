@@ -3,7 +3,12 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <iterator>
 #include <string>
+#include <variant>
+#include <vector>
+
+#include <unit/io/four_bit_matrix.hpp>
 
 #include "tiny_folder.hpp"
 
@@ -110,6 +115,101 @@ TEST_CASE("the model type of a list that a folder belongs to") {
                folder / "config.json"));
 }
 
+TEST_CASE("a save of the text model alone loads, and says so where a picture is given") {
+  const TextOnlyFolder folder(seed);
+  std::string name;
+  with_model_of(folder.path(), Models<Llama32Vision11B, Tiny>{}, [&]<class M>(std::type_identity<M>) { name = M::name; });
+  CHECK(name == "tiny");
+  const auto loaded = load<Tiny>(folder.path());
+  CHECK_FALSE(loaded.model().has_vision());
+  CHECK(loaded.weights.files.unused().empty());
+  REQUIRE(loaded.tokenizer);
+  CHECK_FALSE(loaded.processor);
+  const auto decoded = [](const auto& parameter) {
+    std::vector<float> values(std::remove_cvref_t<decltype(parameter)>::size);
+    parameter.weights.decode(0, values);
+    return values;
+  };
+  const auto &text = loaded.model().language_model, &original = folder.random.model->language_model;
+  CHECK(decoded(text.lm_head.weight) == decoded(original.lm_head.weight));
+  CHECK(decoded(text.model.layers.cross[1].cross_attn.k_norm.weight) ==
+        decoded(original.model.layers.cross[1].cross_attn.k_norm.weight));
+
+  const std::string none = "images: expected none, found at least one: this folder has no vision model, only the language model";
+  Context ctx(1);
+  CHECK(message<input_error>([&] { static_cast<void>(loaded.encode(gradient(9, 9, 1), ctx)); }) == none);
+  RandomPicture<> picture(seed);
+  CHECK(message<input_error>([&] { static_cast<void>(loaded.model().encode(picture.tiles(), Tiny::numerics, ctx)); }) == none);
+
+  SUBCASE("tensors of a vision model are left over") {
+    save(folder / "model.safetensors", saved_tensors(*folder.random.model));
+    CHECK(failure<shape_error>(folder).find("expected only tensors of the model type, found ") != std::string::npos);
+  }
+  SUBCASE("a configuration with another text") {
+    folder.write("config.json", replaced(folder.read("config.json"), "\"intermediate_size\": 40", "\"intermediate_size\": 44"));
+    CHECK(failure<config_error>(folder).find("intermediate_size: expected 40, found 44") != std::string::npos);
+  }
+  SUBCASE("a configuration that wants a vision model, too") {
+    folder.write("config.json", tiny_config);
+    CHECK(failure<shape_error>(folder).find("vision_model.class_embedding: expected a tensor [12], found none") !=
+          std::string::npos);
+  }
+}
+
+TEST_CASE("every linear is in the format that its tensors have, whatever the configuration says") {
+  struct MixedVision : TinyVision {
+    using weights = Stored;
+  };
+  struct MixedText : TinyText {
+    using weights = Stored;
+    using head_weights = Stored;
+  };
+  using Mixed = Mllama<MixedVision, MixedText>;
+  const TinyFolder folder(seed);
+  const FourBitMatrix up(40, 24, 64, true), down(24, 40, 32, false, 7);
+  const std::vector<std::int8_t> codes(24 * 24, 5);
+  const std::vector<float> scales(24, 2);
+  const auto saved = saved_tensors(*folder.random.model);
+  std::vector<FileTensor> tensors;
+  for (const SavedTensor& tensor : saved) {
+    const std::string& name = tensor.name;
+    if (name == "language_model.model.layers.0.mlp.up_proj.weight") {
+      std::ranges::move(up.tensors(name), std::back_inserter(tensors));
+    } else if (name == "language_model.model.layers.0.mlp.down_proj.weight") {
+      std::ranges::move(down.tensors(name), std::back_inserter(tensors));
+    } else if (name == "language_model.model.layers.0.self_attn.q_proj.weight") {
+      tensors.push_back({name, Dtype::I8, {24, 24}, std::as_bytes(std::span(codes))});
+      tensors.push_back({"language_model.model.layers.0.self_attn.q_proj.SCB", Dtype::F32, {24}, std::as_bytes(std::span(scales))});
+    } else {
+      tensors.push_back({name, Dtype::F32, tensor.shape, std::as_bytes(std::span(tensor.values))});
+    }
+  }
+  write_safetensors(folder / "model.safetensors", tensors);
+  // The skip list names what is quantised and leaves out what is not; the kind and the type are others.
+  const std::string hint =
+      R"("quantization_config": {"quant_method": "bitsandbytes", "load_in_8bit": true, "bnb_4bit_quant_type": "fp4",
+         "llm_int8_skip_modules": ["model.language_model.layers.0.mlp", "q_proj"], "llm_int8_threshold": 5.0}, )";
+  SUBCASE("at the top level") {
+    folder.write("config.json", replaced(std::string(tiny_config), "\"model_type", hint + "\"model_type"));
+  }
+  SUBCASE("inside of text_config") {
+    folder.write("config.json", replaced(std::string(tiny_config), "\"vocab_size", hint + "\"vocab_size"));
+  }
+  SUBCASE("none") {}
+
+  const auto loaded = load_weights<Mixed>(folder.path());
+  const auto& layer = loaded.model->language_model.model.layers.self[0];
+  CHECK(std::holds_alternative<Weights<NF4>>(layer.mlp.up_proj.weight.weights.stored));
+  CHECK(std::holds_alternative<Weights<NF4>>(layer.mlp.down_proj.weight.weights.stored));
+  CHECK(std::holds_alternative<Weights<Int8>>(layer.self_attn.q_proj.weight.weights.stored));
+  CHECK(std::holds_alternative<Weights<F32>>(layer.mlp.gate_proj.weight.weights.stored));
+  std::vector<float> values(40 * 24);
+  layer.mlp.up_proj.weight.weights.decode(0, values);
+  for (std::size_t e = 0; e < values.size(); ++e) CHECK(values[e] == up.element(e));
+  layer.mlp.down_proj.weight.weights.decode(0, values);
+  for (std::size_t e = 0; e < values.size(); ++e) CHECK(values[e] == down.element(e));
+}
+
 TEST_CASE("weights that are not the model's") {
   const TinyFolder folder(seed);
   auto tensors = saved_tensors(*folder.random.model);
@@ -129,6 +229,11 @@ TEST_CASE("weights that are not the model's") {
     const std::string text = damaged();
     CHECK(text.find("language_model.model.norm.weight: expected ") != std::string::npos);
     CHECK(text.find("24") < text.find("25"));
+  }
+  SUBCASE("without a head: a base model") {
+    std::erase_if(tensors, [](const SavedTensor& tensor) { return tensor.name == "language_model.lm_head.weight"; });
+    CHECK(damaged().ends_with(
+        "lm_head.weight: expected the head, which makes logits, found none of this name: a base MllamaModel is saved without it"));
   }
   SUBCASE("left over") {
     tensors.push_back({"language_model.model.layers.5.mlp.up_proj.weight", {1}, {0}});

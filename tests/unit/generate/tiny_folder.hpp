@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
+#include <filesystem>
 #include <fstream>
 #include <iterator>
 #include <span>
@@ -75,6 +76,24 @@ class TinyFolder : public TemporaryFolder {
   }
 
   mllama::RandomModel<Tiny> random;
+};
+
+/// A save of the same model's text part alone, as transformers' MllamaForCausalLM makes it.
+class TextOnlyFolder : public TinyFolder {
+ public:
+  explicit TextOnlyFolder(std::uint32_t seed) : TinyFolder(seed) {
+    const std::string_view text_config = tiny_config.substr(tiny_config.find("\"vocab_size\""));
+    write("config.json", mllama::concat(R"({"model_type": "mllama_text_model", )", text_config.substr(0, text_config.rfind('}'))));
+    std::filesystem::remove(*this / "preprocessor_config.json");
+    std::vector<SavedTensor> tensors;
+    for (SavedTensor& tensor : saved_tensors(*random.model)) {
+      constexpr std::string_view prefix = "language_model.";
+      if (!tensor.name.starts_with(prefix)) continue;
+      tensor.name.erase(0, prefix.size());
+      tensors.push_back(std::move(tensor));
+    }
+    save(*this / "model.safetensors", tensors);
+  }
 };
 
 /// A picture with a gradient that depends on the seed.

@@ -17,6 +17,18 @@ TEST_CASE("the tree of 11B Instruct is the published one, byte for byte") {
   CHECK(describe<Llama32Vision11B>() == published);
 }
 
+TEST_CASE("the tree of the language model alone is its part of the published one") {
+  constexpr Llama32Vision11B model{};
+  const std::string expected = describe<Llama32Vision11B>();
+  std::string tree = describe(model.language_model);
+  CHECK(tree.starts_with(
+      "MllamaForCausalLM(\n  (model): MllamaTextModel(\n    (embed_tokens): Embedding(128264, 4096, padding_idx=128004)\n"));
+  for (std::size_t at = 0; (at = tree.find('\n', at)) + 1 < tree.size();) tree.insert(++at, "  ");
+  CHECK(expected.find("  (language_model): " + tree) != std::string::npos);
+  CHECK(describe(model.language_model, TreeDetail::sizes).find("total: 395 tensors, 9 775 192 080 parameters, ") !=
+        std::string::npos);
+}
+
 TEST_CASE("with sizes, the last line has the totals") {
   const std::string tree = describe<Llama32Vision11B>(TreeDetail::sizes);
   CHECK(tree.find("total: 906 tensors, 10 670 220 835 parameters, ") != tree.npos);
