@@ -1,9 +1,13 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
+#include <unistd.h>
+
+#include <csignal>
 #include <cstdio>
 #include <exception>
 #include <string>
+#include <string_view>
 
 #include <CLI/CLI.hpp>
 
@@ -12,9 +16,21 @@
 
 namespace support {
 
+/// What the system does with a program that reads what is no longer in a mapped file: the program says so and ends.
+inline void end_at_cut_files() {
+  struct sigaction action {};
+  action.sa_handler = [](int) {
+    static constexpr std::string_view text = "a file became shorter, or could not be read, while it was in use\n";
+    static_cast<void>(!::write(STDERR_FILENO, text.data(), text.size()));  // one of the few calls that a handler may make
+    ::_exit(1);
+  };
+  ::sigaction(SIGBUS, &action, nullptr);
+}
+
 /// Reads the arguments, then runs `body`. Whatever goes wrong, in either, becomes one line on stderr and exit status 1.
 template <class Body>
 int run(CLI::App& app, int argc, char** argv, Body&& body) {
+  end_at_cut_files();
   try {
     app.parse(argc, argv);
     body();

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include <doctest/doctest.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <array>
@@ -9,7 +11,11 @@
 #include <string_view>
 #include <vector>
 
+#include <mllama/io/mapped_file.hpp>
+#include <unit/io/temporary_folder.hpp>
+
 #include "../../examples/support/arguments.hpp"
+#include "../../examples/support/command_line.hpp"
 #include "../../examples/support/picture.hpp"
 #include "../../examples/support/progress.hpp"
 #include "../../examples/support/summary.hpp"
@@ -151,4 +157,29 @@ TEST_CASE("settings are the model's where the user says nothing") {
   CHECK(arguments.settings(of_model).sampling->top_p == 0.5);
   arguments.greedy = true;
   CHECK(arguments.settings(of_model).sampling->do_sample == false);
+}
+
+TEST_CASE("a file that is cut short while it is mapped ends a program with a message and status 1") {
+  const mllama_test::TemporaryFolder folder;
+  const std::string path = folder.write("file", std::string(100'000, 'x'));
+  int ends[2];
+  REQUIRE(::pipe(ends) == 0);
+  const pid_t child = ::fork();
+  REQUIRE(child >= 0);
+  if (child == 0) {
+    ::dup2(ends[1], STDERR_FILENO);
+    end_at_cut_files();
+    const mllama::MappedFile file(path);
+    const bool is_cut = ::truncate(path.c_str(), 10) == 0;
+    ::_exit(is_cut && file.text()[90'000] == 'x' ? 2 : 3);
+  }
+  ::close(ends[1]);
+  std::string said(200, '\0');
+  said.resize(static_cast<std::size_t>(std::max<ssize_t>(0, ::read(ends[0], said.data(), said.size()))));
+  ::close(ends[0]);
+  int status = 0;
+  REQUIRE(::waitpid(child, &status, 0) == child);
+  CHECK(WIFEXITED(status));
+  CHECK(WEXITSTATUS(status) == 1);
+  CHECK(said == "a file became shorter, or could not be read, while it was in use\n");
 }

@@ -219,7 +219,10 @@ class BasicQuantizer {
   }
 
   void plan(const ModelTensor& tensor, std::vector<PlannedTensor>& declared) {
-    Work work{.tensor = &tensor, .name = new_name(tensor), .format = {}, .shape = source_.shape_of(tensor)};
+    Work work{.tensor = &tensor, .name = new_name(tensor), .format = {}, .shape = source_.own_shape(tensor)};
+    if (tensor.name.ends_with(".weight") && work.shape.empty()) {
+      tensor.stored.fail("a shape in its quantisation state", "none");
+    }
     work.format = format_of(tensor, work.shape);
     if (work.format.empty()) {
       work.first = declared.size();

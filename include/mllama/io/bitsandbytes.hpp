@@ -115,9 +115,9 @@ class QuantizedTensor {
   /// `nf4` or `fp4`; empty if there is no quantisation state, which makes it a dense tensor.
   [[nodiscard]] std::string_view type() const noexcept { return type_; }
 
-  /// Rows and columns, for those who do not know them: [] if the state leaves them to the model.
-  /// Errors:  format_error
-  [[nodiscard]] Shape shape() const { return read_shape(state_text()["shape"]); }
+  /// The shape that the quantisation state says; empty if it says none.
+  /// Errors:  format_error if the state is no JSON text or the shape in it no list of lengths.
+  [[nodiscard]] Shape stored_shape() const { return stated_shape(parse_state()); }
 
   /// The matrix, in place but for scales that are not aligned.
   /// Errors:  shape_error if it is not [rows, columns] = `shape`; format_error if a part is missing, has another type or size than
@@ -158,20 +158,23 @@ class QuantizedTensor {
     float nested_offset = 0;
   };
 
-  [[nodiscard]] JsonField state_text() const {
+  [[nodiscard]] JsonField parse_state() const {
     const FileTensor& text = *checked(state_, state_prefix, Dtype::U8, state_.tensor->size()).tensor;
     return parse_json({reinterpret_cast<const char*>(text.bytes.data()), text.bytes.size()}, concat(state_.file, ": ", text.name),
                       state_limits);
   }
-  [[nodiscard]] static Shape read_shape(const JsonField& field) {
+
+  [[nodiscard]] static Shape stated_shape(const JsonField& state) {
     Shape lengths;
-    if (!field.present()) return lengths;
-    for (const JsonField& length : field.elements()) lengths.push_back(length.integer<std::size_t>(1, most_elements));
+    const JsonField stated = state["shape"];
+    if (!stated.present()) return lengths;
+    for (const JsonField& length : stated.elements()) lengths.push_back(length.integer<std::size_t>(1, most_elements));
+    if (lengths.empty()) stated.fail("the lengths of a matrix");
     return lengths;
   }
 
   [[nodiscard]] State read_state(std::span<const std::size_t> shape, bool nested) const {
-    const JsonField json_state = state_text();
+    const JsonField json_state = parse_state();
     const auto block_size = [](const JsonField& field) {
       const auto size = field.integer<std::size_t>(32, 4096);
       if (!std::has_single_bit(size)) field.fail("a power of two from 32 to 4096");
@@ -182,9 +185,8 @@ class QuantizedTensor {
     };
     check_word("quant_type", type_);
     static_cast<void>(json_state["dtype"].as<std::string>());  // of the weights before they were quantised; we decode to float32
-    if (const JsonField stored = json_state["shape"]; stored.present()) {
-      const Shape lengths = read_shape(stored);
-      if (!std::ranges::equal(lengths, shape)) weight_.fail<shape_error>(to_string(shape), to_string(lengths));
+    if (const Shape stated = stated_shape(json_state); !stated.empty() && !std::ranges::equal(stated, shape)) {
+      weight_.fail<shape_error>(to_string(shape), to_string(stated));
     }
     State state{.block = block_size(json_state["blocksize"])};
     if (nested) {

@@ -92,14 +92,11 @@ class BasicCheckpoint : public ModelFiles {
     fail_type(tensor, std::move(expected), quantized.type());
   }
 
-  /// The model's shape of a tensor that is none of the parts of a quantised one.
-  /// Errors:  format_error if a quantised tensor is damaged, or does not say its shape.
-  [[nodiscard]] Shape shape_of(const ModelTensor& tensor) {
+  /// The shape of a tensor of this folder as it says itself: of 4-bit codes, that of their state, [] if that leaves it to the model.
+  /// Errors:  format_error if the tensor's state is damaged.
+  [[nodiscard]] Shape own_shape(const ModelTensor& tensor) {
     const QuantizedTensor quantized = quantized_tensor(tensor);
-    if (quantized.type().empty()) return tensor.shape;
-    Shape shape = quantized.shape();
-    if (shape.empty()) tensor.stored.fail("a shape in its quantisation state", "none");
-    return shape;
+    return quantized.type().empty() ? tensor.shape : quantized.stored_shape();
   }
 
   /// Canonical names that nothing has been bound to. A model that has bound all its members and leaves some over is not the file's

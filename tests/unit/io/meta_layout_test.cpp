@@ -3,6 +3,7 @@
 
 #include <mllama/io/meta_layout.hpp>
 #include <mllama/io/model_files.hpp>
+#include <mllama/io/safetensors_writer.hpp>
 #include <string>
 #include <vector>
 

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <array>
 #include <mllama/io/model_files.hpp>
+#include <mllama/io/safetensors_writer.hpp>
 #include <random>
 #include <string>
 #include <vector>
