@@ -435,7 +435,8 @@ class JsonField {
   [[nodiscard]] bool is_object() const noexcept { return value_.kind() == Kind::object; }
 
   [[nodiscard]] const std::string& file() const noexcept { return file_; }
-  /// Keys from the root, with dots, and indices: `text_config.eos_token_id[1]`.
+  /// Keys from the root, with dots, and indices: `text_config.eos_token_id[1]`. A key of a file may be as long as the file: only
+  /// its beginning is kept, since every field that is made of this one has a copy.
   [[nodiscard]] const std::string& name() const noexcept { return name_; }
 
   /// The value, for readers of large containers; of this kind, which an error calls `expected`.
@@ -451,7 +452,8 @@ class JsonField {
   }
   /// A member that has been found.
   [[nodiscard]] JsonField member(std::string_view key, JsonView value) const {
-    return {value, file_, name_.empty() ? std::string(key) : concat(name_, '.', key)};
+    const std::string_view shown = key.substr(0, longest_key);
+    return {value, file_, name_.empty() ? std::string(shown) : concat(name_, '.', shown)};
   }
   /// An element that has been found.
   [[nodiscard]] JsonField element(std::size_t index, JsonView value) const {
@@ -518,6 +520,8 @@ class JsonField {
                                             : concat(to_valid_utf8(text.substr(0, shown)), "..."),
             .note = std::move(note)};
   }
+
+  static constexpr std::size_t longest_key = 256;
 
   JsonView value_;
   std::string file_, name_;

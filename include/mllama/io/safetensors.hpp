@@ -100,7 +100,7 @@ using Metadata = std::map<std::string, std::string, std::less<>>;
 namespace detail {
 
 struct SafetensorsLimits {
-  static constexpr std::size_t header_bytes = 100'000'000, tensors = 1'000'000, metadata = 100'000, rank = 8;
+  static constexpr std::size_t header_bytes = 100'000'000, tensors = 1'000'000, metadata = 100'000, rank = 8, name_bytes = 4096;
   static constexpr JsonLimits json{.depth = 4, .values = 16 * tensors, .bytes = header_bytes};
 };
 
@@ -149,6 +149,8 @@ struct SafetensorsHeader {
   void read_entry(std::string name, const JsonField& field) {
     if (entries.size() == SafetensorsLimits::tensors) field.fail(concat("at most ", SafetensorsLimits::tensors, " tensors"));
     if (name.find('\0') != std::string::npos) field.fail("a name without NUL");
+    if (name.size() > SafetensorsLimits::name_bytes)
+      field.fail(concat("a name of at most ", SafetensorsLimits::name_bytes, " bytes"));
     static_cast<void>(field.view(JsonView::Kind::object, "an object with dtype, shape and data_offsets"));
     const Shape offsets = numbers(field["data_offsets"], 2);
     if (offsets.size() != 2) field["data_offsets"].fail("two numbers");
@@ -212,8 +214,8 @@ template <class = void>  // see Safetensors
 
 /// A safetensors file, mapped. Every rule of the format has been checked; the tensors' bytes are read when they are used.
 /// Moving it leaves names and bytes in place.
-/// Errors:  file_error; format_error that names the tensor. Beyond the reference reader it rejects equal names, names with NUL, more
-///          than 8 axes, a million tensors or 100 000 metadata entries.
+/// Errors:  file_error; format_error that names the tensor. Beyond the reference reader it rejects equal names, names with NUL
+///          or of more than 4096 bytes, more than 8 axes, a million tensors or 100 000 metadata entries.
 template <class = void>  // a template, so that bodies are compiled where they are used and not with every include
 class BasicSafetensors {
  public:

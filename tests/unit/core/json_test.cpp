@@ -148,6 +148,15 @@ TEST_CASE("large documents take time in proportion to their size") {
   CHECK(members == 100'000);
 }
 
+TEST_CASE("a field does not carry a key of any length") {
+  const std::string key(1'000'000, 'k'), text = concat("{\"", key, "\": {\"", key, "\": [0]}}");
+  const JsonField field = parse_json(text, "f")[key][key].elements()[0];
+  CHECK(field.as<int>() == 0);
+  CHECK(field.name().size() < 1000);
+  CHECK(field.name().starts_with("kkk"));
+  CHECK(field.name().ends_with("k[0]"));
+}
+
 TEST_CASE("fields are typed and name themselves") {
   const std::string text =
       R"({"v": {"i": 300, "n": -1, "f": 2.0, "big": 4294967296, "s": "x", "b": true, "z": null, "l": [1, "two"], "h": 1e300, "o": {}}})";

@@ -119,6 +119,7 @@ TEST_CASE("every rule of the format is enforced, and the tensor is named") {
       {concat(R"({"t": )", one, R"(, "t": )", two, "}"), "xy", "found \"t\" twice"},
       {concat(R"({"\u0074": )", one, R"(, "t": )", two, "}"), "xy", "found \"t\" twice"},
       {concat(R"({"t\u0000": )", one, "}"), "x", "NUL"},
+      {concat("{\"", std::string(4097, 't'), "\": ", one, "}"), "x", "expected a name of at most 4096 bytes"},
       {concat("{\"t\xff\": ", one, "}"), "x", "UTF-8"},
       {concat(R"({"\udc00": )", one, "}"), "x", "surrogate"},
       {R"({"__metadata__": 1})", "", "__metadata__: expected an object"},
