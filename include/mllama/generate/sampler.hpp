@@ -42,12 +42,16 @@ class BasicSampler {
     const auto require = [](bool holds, std::string_view field, std::string_view expected, double found) {
       check(holds, [&] { return Fault{.field = std::string(field), .expected = std::string(expected), .found = concat(found)}; });
     };
-    require(settings.temperature > 0 && std::isfinite(settings.temperature), "temperature", "a number above 0",
-            settings.temperature);
+    // As floats, which scores are: 0 over a temperature that is rounded to 0 has no place in an order.
+    const auto is_divisor = [](double setting) {
+      const auto divisor = static_cast<float>(setting);
+      return divisor > 0 && std::isfinite(divisor);
+    };
+    require(is_divisor(settings.temperature), "temperature", "a number above 0, in the range of float", settings.temperature);
     require(settings.top_k >= 0, "top_k", "a number of tokens, or 0 for all", settings.top_k);
     require(settings.top_p >= 0 && settings.top_p <= 1, "top_p", "a number from 0 to 1", settings.top_p);
     require(settings.min_p >= 0 && settings.min_p <= 1, "min_p", "a number from 0 to 1", settings.min_p);
-    require(settings.repetition_penalty > 0 && std::isfinite(settings.repetition_penalty), "repetition_penalty", "a number above 0",
+    require(is_divisor(settings.repetition_penalty), "repetition_penalty", "a number above 0, in the range of float",
             settings.repetition_penalty);
   }
 

@@ -390,7 +390,7 @@ inline std::string folder_file(const std::string& folder, std::string_view name)
   };
   settings.do_sample = config["do_sample"].as<bool>(false);
   settings.temperature = number("temperature", 1, 0, 1e9);
-  if (settings.do_sample && settings.temperature == 0)
+  if (settings.do_sample && static_cast<float>(settings.temperature) == 0)  // scores are floats
     config["temperature"].fail<config_error>("a number above 0", "with do_sample");
   settings.top_k = config["top_k"].is_null() ? 0 : count("top_k").value_or(settings.top_k);
   settings.top_p = number("top_p", 1, 0, 1);

@@ -155,7 +155,7 @@ TEST_CASE("settings out of their range are refused by name") {
     return "none";
   };
   const double nan = std::nan("");
-  for (const double value : {0.0, -1.0, nan, static_cast<double>(infinity)}) {
+  for (const double value : {0.0, -1.0, nan, static_cast<double>(infinity), 1e-300, 1e300}) {
     CHECK(refused({.temperature = value}) == "temperature");
     CHECK(refused({.repetition_penalty = value}) == "repetition_penalty");
   }

@@ -338,6 +338,7 @@ TEST_CASE("generation settings") {
            {"[]", "expected an object"},
            {R"({"temperature": -1})", "temperature: expected a number from 0"},
            {R"({"temperature": 0, "do_sample": true})", "temperature: expected a number above 0"},
+           {R"({"temperature": 1e-46, "do_sample": true})", "temperature: expected a number above 0"},
            {R"({"top_p": 1.5})", "top_p: expected a number from 0 to 1"},
            {R"({"min_p": -0.5})", "min_p: expected a number from 0 to 1"},
            {R"({"top_k": -1})", "top_k: expected an integer from 0"},
