@@ -36,7 +36,7 @@ namespace mllama {
   }
   // Absent, it is 4; null is refused, unlike elsewhere.
   if (const JsonField tiles = root["max_image_tiles"]; tiles.present() || tiles.is_null()) {
-    config.max_tiles = tiles.integer<std::size_t>(1, ProcessorConfig::most_pixels);
+    config.max_tiles = tiles.integer<std::size_t>(1, ProcessorConfig::most_tiles);
   }
   config.rescale = root["do_rescale"].as<bool>(true);
   config.rescale_factor = root["rescale_factor"].as<double>(1.0 / 255.0);

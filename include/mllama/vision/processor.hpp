@@ -36,6 +36,8 @@ struct ProcessorConfig {
 
   /// Most pixels of a canvas: the model's own 1.3 million, with room.
   static constexpr std::size_t most_pixels = std::size_t{1} << 25U;
+  /// Most tiles of a canvas. To choose one, all are looked at.
+  static constexpr std::size_t most_tiles = 1024;
 };
 
 /// One picture as the vision model takes it: a canvas of square tiles.
@@ -70,8 +72,9 @@ class BasicImageProcessor {
       check<config_error>(holds,
                           [&] { return Fault{.field = concat(field), .expected = concat(expected), .found = concat(found)}; });
     };
-    constexpr std::size_t most = ProcessorConfig::most_pixels;
-    require(config.max_tiles >= 1 && config.max_tiles <= most, "max_image_tiles", "at least 1, and few", config.max_tiles);
+    constexpr std::size_t most = ProcessorConfig::most_pixels, most_tiles = ProcessorConfig::most_tiles;
+    require(config.max_tiles >= 1 && config.max_tiles <= most_tiles, "max_image_tiles", concat("1 to ", most_tiles),
+            config.max_tiles);
     require(config.tile >= 1 && config.tile <= most && config.tile <= most / config.tile / config.max_tiles, "size",
             concat("at least 1, and at most ", most, " pixels in ", config.max_tiles, " tiles"), config.tile);
     require(std::isfinite(config.rescale_factor), "rescale_factor", "a number", config.rescale_factor);

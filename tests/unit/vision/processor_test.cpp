@@ -152,6 +152,10 @@ TEST_CASE("a processor refuses settings out of range") {
   refused([](ProcessorConfig& c) { c.tile = 1U << 14U; });
   refused([](ProcessorConfig& c) { c.max_tiles = 0; });
   refused([](ProcessorConfig& c) { c.max_tiles = ~std::size_t{0}; });
+  refused([](ProcessorConfig& c) {  // few pixels, but 600 million canvases
+    c.tile = 1;
+    c.max_tiles = ProcessorConfig::most_pixels;
+  });
   refused([](ProcessorConfig& c) { c.standard_deviation[1] = 0; });
   refused([](ProcessorConfig& c) { c.standard_deviation[1] = 1e-60; });
   refused([](ProcessorConfig& c) { c.mean[2] = 1e300; });
