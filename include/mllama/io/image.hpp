@@ -158,6 +158,7 @@ inline Image decode_png(ImageBytes file, const ImageLimits& limits) {
   keep(file.take(png_signature.size()));
   std::size_t width = 0, height = 0;
   std::uint8_t depth = 0, colour = 0;
+  bool palette = false;
   for (std::string_view type; type != "IEND";) {
     const std::span<const std::byte> length = file.take(4);
     const std::span<const std::byte> name = file.take(4);
@@ -179,6 +180,7 @@ inline Image decode_png(ImageBytes file, const ImageLimits& limits) {
       colour = header.byte();
       file.check_size(width, height, limits);
     } else if (type == "PLTE" && size < std::size_t{3} * 256) {
+      file.need(!std::exchange(palette, true), "it has two palettes");  // each becomes many bytes of few
       keep(std::array{std::byte{0}, std::byte{0}, std::byte{3}, std::byte{0}});
       keep(name);
       keep(data);
@@ -208,13 +210,16 @@ inline Image decode_png(ImageBytes file, const ImageLimits& limits) {
   return rgb_over_white(levels.get(), width, height, static_cast<std::size_t>(channels), colour != 2);
 }
 
-/// Checks the segments up to the end marker: stb_image fills a truncated picture with grey, and writes beyond its arrays if a
-/// Huffman table has too many codes. Baseline and progressive, 8 bits, of 1, 3 or 4 components.
+/// Scans of a component of a progressive JPEG; files have up to ten. Ten bytes make one, which passes over the whole picture.
+inline constexpr int most_scans = 32;
+
+/// Checks the segments up to the end marker: stb_image fills a truncated picture with grey, decodes as many scans as there are, and
+/// writes beyond its arrays if a Huffman table has too many codes. Baseline and progressive, 8 bits, of 1, 3 or 4 components.
 inline Image decode_jpeg(ImageBytes file, const ImageLimits& limits) {
   std::size_t width = 0, height = 0, components = 0;
   std::array<std::uint8_t, 4> names{}, quantizers{};
-  unsigned quantizers_seen = 0, huffman_seen = 0,
-           scanned = 0;  // a bit per table, 4 per class of Huffman tables; a bit per component
+  unsigned quantizers_seen = 0, huffman_seen = 0;  // a bit per table, 4 per class of Huffman tables
+  std::array<int, 4> scans{};                      // of each component
   bool progressive = false, adobe = false;
   file.take(2);
   for (;;) {
@@ -268,7 +273,7 @@ inline Image decode_jpeg(ImageBytes file, const ImageLimits& limits) {
         file.need(component < components, "a scan names no component");
         file.need(quantizers[component] < 4 && (quantizers_seen >> quantizers[component] & 1U) != 0,
                   "a quantization table is missing");
-        scanned |= 1U << component;
+        file.need(++scans[component] <= (progressive ? most_scans : 1), "a component has too many scans");
         pair = segment.byte();
       }
       // A progressive scan uses DC tables if it begins with coefficient 0, else AC tables; a sequential one uses both.
@@ -282,7 +287,8 @@ inline Image decode_jpeg(ImageBytes file, const ImageLimits& limits) {
       adobe = std::string_view(reinterpret_cast<const char*>(tag.data()), 5) == "Adobe";
     }
   }
-  file.need(components != 0 && scanned == (1U << components) - 1, "the file ends before all of the picture is there");
+  const auto unscanned = std::count(scans.begin(), scans.begin() + static_cast<std::ptrdiff_t>(components), 0);
+  file.need(components != 0 && unscanned == 0, "the file ends before all of the picture is there");
   // Adobe's files hold inverted CMYK or YCCK, which stb_image undoes as Pillow does; it does not know what others hold.
   file.need(components != 4 || adobe, "four colours without Adobe's marker are not supported");
   int channels = 0;

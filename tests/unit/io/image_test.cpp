@@ -215,6 +215,7 @@ TEST_CASE("PNG rules that protect the decoder") {
   CHECK(message(png(1, 1, 8, 0, "\0\x07"s, chunk("CgBI", "abcd"))) ==
         "picture: PNG: a chunk of unknown type is needed to decode it");
   CHECK(message(png(1, 1, 8, 0, "\0\x07"s, chunk("teXt", "abcd"))) == "no error");
+  CHECK(message(png(1, 1, 8, 3, "\0\0"s, chunk("PLTE", "abc") + chunk("PLTE", ""))) == "picture: PNG: it has two palettes");
   CHECK(message(png(2, 2, 8, 0, "\0\x07"s)).starts_with("picture: PNG: cannot be decoded: "));
   CHECK(message(png(2, 2, 7, 0, "\0\x07"s)).starts_with("picture: PNG: cannot be decoded: "));
   CHECK(message(png(2, 2, 8, 3, "\0\x07"s)).starts_with("picture: PNG: cannot be decoded: "));
@@ -242,6 +243,17 @@ TEST_CASE("JPEG rules that protect the decoder") {
   CHECK(changed("\xff\xc0", 9, "\x02") == "picture: JPEG: only 1, 3 or 4 components are supported");
   CHECK(changed("\xff\xda", 5, "\x77") == "picture: JPEG: a scan names no component");
   CHECK(message("\xff\xd8\xff\xd9") == "picture: JPEG: the file ends before all of the picture is there");
+  const auto repeated = [&](const std::string& name, std::size_t times) {
+    std::string bytes = file_bytes(data + "images/" + name);
+    const std::size_t scan = bytes.find("\xff\xda"), next = bytes.find("\xff\xda", scan + 1);
+    const std::size_t end = next == std::string::npos ? bytes.size() - 2 : next;
+    const std::string again = bytes.substr(scan, end - scan);
+    for (std::size_t i = 0; i < times; ++i) bytes.insert(end, again);
+    return message(bytes);
+  };
+  CHECK(repeated("baseline.jpg", 1) == "picture: JPEG: a component has too many scans");
+  CHECK(repeated("progressive.jpg", 1) == "no error");
+  CHECK(repeated("progressive.jpg", 32) == "picture: JPEG: a component has too many scans");
   std::string cmyk = file_bytes(data + "images/cmyk.jpg");
   cmyk[cmyk.find("Adobe")] = 'a';
   CHECK(message(cmyk) == "picture: JPEG: four colours without Adobe's marker are not supported");
