@@ -406,8 +406,6 @@ class BasicTokenizer {
     }
   }
 
-  static constexpr std::string_view gpt2_pattern = R"('s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+)";
-
   std::vector<char> arena_;    // the bytes of all tokens
   std::vector<Token> tokens_;  // by id
   BytePairMerger merger_;

@@ -3,20 +3,21 @@
 
 #include <doctest/doctest.h>
 
+#include <array>
+#include <random>
 #include <string>
+#include <string_view>
 #include <vector>
 
 using namespace mllama;
+using namespace std::string_view_literals;
 
 namespace {
 
-constexpr std::string_view llama3 =
-    R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)";
-
-std::vector<std::string> split(std::string_view pattern, std::string_view text) {
+std::vector<std::string> split(std::string_view pattern, std::string_view text, std::size_t window = 128) {
   const SplitPattern compiled(pattern, "f", "p");
   std::vector<std::string> pieces;
-  SplitPattern::Matcher(compiled).for_each_piece(text, [&](std::string_view piece) { pieces.emplace_back(piece); });
+  SplitPattern::Matcher(compiled, window).for_each_piece(text, [&](std::string_view piece) { pieces.emplace_back(piece); });
   return pieces;
 }
 using Pieces = std::vector<std::string>;
@@ -24,10 +25,10 @@ using Pieces = std::vector<std::string>;
 }  // namespace
 
 TEST_CASE("Llama 3's pattern") {
-  CHECK(split(llama3, "I'LL go, it'ſ 12345") == Pieces{"I", "'LL", " go", ",", " it", "'ſ", " ", "123", "45"});
-  CHECK(split(llama3, "a  \n\n  b   ") == Pieces{"a", "  \n\n", " ", " b", "   "});
-  CHECK(split(llama3, "") == Pieces{});
-  CHECK(split(llama3, "!?\r\n\r\n$x") == Pieces{"!?\r\n\r\n", "$x"});
+  CHECK(split(llama3_pattern, "I'LL go, it'ſ 12345") == Pieces{"I", "'LL", " go", ",", " it", "'ſ", " ", "123", "45"});
+  CHECK(split(llama3_pattern, "a  \n\n  b   ") == Pieces{"a", "  \n\n", " ", " b", "   "});
+  CHECK(split(llama3_pattern, "") == Pieces{});
+  CHECK(split(llama3_pattern, "!?\r\n\r\n$x") == Pieces{"!?\r\n\r\n", "$x"});
 }
 
 TEST_CASE("white space is Unicode's White_Space") {
@@ -74,14 +75,42 @@ TEST_CASE("patterns that cannot be used are refused with file and field") {
                        "tokenizer.json: pre_tokenizer.pattern.Regex: the escape \\b is not supported", format_error);
 }
 
+TEST_CASE("pieces do not depend on how much a search is shown at first") {
+  constexpr std::uint32_t seed = 1;
+  CAPTURE(seed);
+  std::mt19937 random(seed);
+  constexpr std::array<std::string_view, 16> parts{" ",  " ",  "\n", "\r", "\t", "a", "b", "é",
+                                                   "日", "😀", "1",  "23", "'s", "!", "x", "\u00A0"};
+  for (const std::string_view pattern : {llama3_pattern, gpt2_pattern, R"(\s++$|\p{L}++|\s+(?!\S)|\s)"sv, "a*"sv, "$"sv, "^"sv,
+                                         "(?=b)"sv, "(?!a)"sv, "(?<=b)."sv, "(?<!a)b*"sv, "(?<=a\n)x?"sv, "b$"sv, "(?:a|b|ab)*x"sv,
+                                         ".*x"sv, ".*?x|b"sv, "(?>a+|b)x?"sv, "(a|b(?1)x)+b|x"sv, "x(?=\\s*$)"sv, "z"sv}) {
+    CAPTURE(pattern);
+    for (int round = 0; round < 60; ++round) {
+      std::string text;
+      for (std::size_t i = random() % 30; i != 0; --i) text += parts[random() % parts.size()];
+      CAPTURE(text);
+      const Pieces expected = split(pattern, text, 1000);
+      for (const std::size_t window : {1U, 2U, 3U, 7U, 16U}) {
+        CAPTURE(window);
+        CHECK(split(pattern, text, window) == expected);
+      }
+    }
+  }
+}
+
 TEST_CASE("matching ends") {
   CHECK_THROWS_AS(static_cast<void>(split("(a+)+[bc]", std::string(5000, 'a'))), input_error);
   CHECK_THROWS_AS(static_cast<void>(split("(?:(a|b|ab)*)*[cd]", std::string(5000, 'a'))), input_error);
   CHECK_THROWS_AS(static_cast<void>(split("(?:a|(?R)[bc])+[de]", std::string(20000, 'a'))), input_error);
+  // Each search takes few steps, but passes over the rest of the text in one of them, in vain.
+  for (const char* const pattern : {"[\\s\\S]*x|.", "a*+x|.", "[\\s\\S]*[\\s\\S]*x|.", "(?=a*)a", "(?:(?=a*+)a)*x|."}) {
+    CAPTURE(pattern);
+    CHECK_THROWS_AS(static_cast<void>(split(pattern, std::string(1'000'000, 'a'))), error);
+  }
   for (const char c : {' ', '\n', 'a', '!', '1', '\t'}) {
     const std::string text = std::string(300'000, c) + "x";
     std::string joined;
-    for (const std::string& piece : split(llama3, text)) joined += piece;
+    for (const std::string& piece : split(llama3_pattern, text)) joined += piece;
     CHECK(joined == text);
   }
 }
