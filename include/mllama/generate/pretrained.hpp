@@ -8,6 +8,7 @@
 #include <string_view>
 #include <type_traits>
 #include <utility>
+#include <variant>
 #include <vector>
 
 #include <mllama/core/check.hpp>
@@ -74,6 +75,19 @@ struct Weighted {
 /// The part of a model that a folder's configuration describes.
 [[nodiscard]] inline ModelPart part_of(const ModelSizes& sizes) noexcept { return sizes.vision ? ModelPart::all : ModelPart::text; }
 
+namespace detail {
+
+template <class F>
+void set_outlier_threshold(Weights<F>& weights, float threshold) {
+  if constexpr (requires { weights.outlier_threshold; }) {
+    weights.outlier_threshold = threshold;
+  } else if constexpr (requires { weights.stored; }) {
+    std::visit([&](auto& stored) { set_outlier_threshold(stored, threshold); }, weights.stored);
+  }
+}
+
+}  // namespace detail
+
 /// The weights of a folder, without tokenizer and processor. Of a save of the text model alone, the model's vision part stays empty.
 /// Errors:  file_error, format_error, config_error, shape_error
 template <class Model>
@@ -82,6 +96,9 @@ template <class Model>
   if (auto difference = config_difference<Model>(sizes)) throw config_error(std::move(*difference));
   Weighted<Model> loaded{Checkpoint::open(folder), std::make_unique<Model>()};
   bind_weights(*loaded.model, loaded.files, part_of(sizes));
+  for_each_parameter(*loaded.model, [&](const std::string&, auto& parameter) {
+    detail::set_outlier_threshold(parameter.weights, static_cast<float>(sizes.quantization.int8_threshold));
+  });
   return loaded;
 }
 

@@ -233,6 +233,20 @@ TEST_CASE("back to floats: what the codes stand for, rounded once, and no trace 
   }
 }
 
+TEST_CASE("the threshold of outliers is the configuration's") {
+  const TinyFolder folder(seed);
+  quantize(folder.path(), folder / "int8", format("int8"));
+  const auto threshold = [&] {
+    const auto weights = load_weights<StoredTiny>(folder / "int8");
+    return std::get<Weights<Int8>>(weights.model->language_model.model.layers.cross[1].mlp.up_proj.weight.weights.stored)
+        .outlier_threshold;
+  };
+  CHECK(threshold() == 6);
+  folder.write("int8/config.json",
+               replaced(folder.read("int8/config.json"), R"("llm_int8_threshold": 6.0)", R"("llm_int8_threshold": 2.5)"));
+  CHECK(threshold() == 2.5F);
+}
+
 TEST_CASE("every block size, blocks that span rows") {
   const TinyFolder folder(seed);
   for (const std::size_t block : {32U, 128U, 4096U}) {
