@@ -4,19 +4,13 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
-#include <memory>
-#include <new>
 #include <string>
 #include <string_view>
 #include <utility>
 
-#ifndef PCRE2_CODE_UNIT_WIDTH
-#define PCRE2_CODE_UNIT_WIDTH 8
-#endif
-#include <pcre2.h>
-
 #include <mllama/core/check.hpp>
 #include <mllama/core/unicode.hpp>
+#include <mllama/text/pattern.hpp>
 
 namespace mllama {
 
@@ -32,18 +26,6 @@ inline constexpr std::string_view
 /// Matching takes time in proportion to the text, whatever the pattern: see Matcher.
 template <class = void>  // a template, so that bodies are compiled where they are used and not with every include
 class BasicSplitPattern {
-  static constexpr std::size_t longest_pattern = 4096;
-  static constexpr std::uint32_t heap_kibibytes = 64 * 1024;
-
-  struct Free {
-    void operator()(pcre2_code_8* p) const noexcept { pcre2_code_free_8(p); }
-    void operator()(pcre2_compile_context_8* p) const noexcept { pcre2_compile_context_free_8(p); }
-    void operator()(pcre2_match_data_8* p) const noexcept { pcre2_match_data_free_8(p); }
-    void operator()(pcre2_match_context_8* p) const noexcept { pcre2_match_context_free_8(p); }
-  };
-
-  using Code = std::unique_ptr<pcre2_code_8, Free>;
-
  public:
   /// Errors:  format_error with `file` and `field` when the pattern cannot be used.
   BasicSplitPattern(std::string_view pattern, std::string_view file, std::string_view field)
@@ -51,17 +33,13 @@ class BasicSplitPattern {
     const auto fail = [&](std::string note) {
       throw format_error(Fault{.file = std::string(file), .field = std::string(field), .note = std::move(note)});
     };
-    if (pattern.size() > longest_pattern) fail(concat("a pattern has at most ", longest_pattern, " bytes"));
+    detail::check_pattern(pattern, "dDfnpPrsStx", fail);
     std::string rewritten;
     for (std::size_t i = 0; i < pattern.size(); ++i) {
       rewritten += pattern[i];
       if (pattern.substr(i, 2) == "&&") fail("the operator && is not supported");
-      if (pattern.substr(i, 2) == "(*") fail("verbs, as in (*F), are not supported");
       if (pattern[i] != '\\' || ++i == pattern.size()) continue;
       const char c = pattern[i];
-      const bool letter_or_digit = (c >= '0' && c <= '9') || ((c | 0x20) >= 'a' && (c | 0x20) <= 'z');
-      if (letter_or_digit && std::string_view("dDfnpPrsStx").find(c) == std::string_view::npos)
-        fail(concat("the escape \\", c, " is not supported"));
       if (c == 's' || c == 'S') {
         rewritten += c == 's' ? "p{White_Space}" : "P{White_Space}";
       } else {
@@ -70,8 +48,9 @@ class BasicSplitPattern {
     }
 
     // A line begins after a line feed, but not at the end of the text; the end of a part is not the end of the text.
-    whole_ = compile(rewritten, 0, PCRE2_JIT_COMPLETE, fail);
-    part_ = compile(rewritten, PCRE2_ALT_CIRCUMFLEX, PCRE2_JIT_PARTIAL_HARD, fail);
+    // MULTILINE: in Oniguruma's default syntax ^ and $ hold at every line.
+    whole_ = detail::compile_pattern(rewritten, PCRE2_MULTILINE, PCRE2_JIT_COMPLETE, fail);
+    part_ = detail::compile_pattern(rewritten, PCRE2_MULTILINE | PCRE2_ALT_CIRCUMFLEX, PCRE2_JIT_PARTIAL_HARD, fail);
   }
 
   /// What one thread needs to match; may be kept for many texts.
@@ -83,15 +62,7 @@ class BasicSplitPattern {
    public:
     /// `window`: bytes that a search is shown at first. Which pieces there are does not depend on it.
     explicit Matcher(const BasicSplitPattern& pattern, std::size_t window = 128)
-        : whole_(pattern.whole_.get()),
-          part_(pattern.part_.get()),
-          is_known_(pattern.is_known_),
-          match_(pcre2_match_data_create_8(1, nullptr)),
-          context_(pcre2_match_context_create_8(nullptr)),
-          window_(window) {
-      if (match_ == nullptr || context_ == nullptr) throw std::bad_alloc();
-      pcre2_set_heap_limit_8(context_.get(), heap_kibibytes);
-    }
+        : whole_(pattern.whole_.get()), part_(pattern.part_.get()), is_known_(pattern.is_known_), window_(window) {}
 
     /// Calls `piece(std::string_view)` for the matches and for what lies between them, in order: the whole of `text`, which
     /// must be well-formed UTF-8.
@@ -141,10 +112,10 @@ class BasicSplitPattern {
           from = end;
           window = window_;
         } else {
-          const PCRE2_SIZE* const range = pcre2_get_ovector_pointer_8(match_.get());
-          if (status < 0) fail(message(status));
-          if (range[0] < from || range[1] < range[0]) fail("match out of order");
-          return {range[0], range[1]};
+          if (status < 0) fail(detail::pattern_message(status));
+          const auto range = match_.range();
+          if (range.first < from || range.second < range.first) fail("match out of order");
+          return range;
         }
       }
     }
@@ -153,47 +124,17 @@ class BasicSplitPattern {
       const std::size_t window = text.size() - from;
       std::size_t steps = base_steps + steps_per_byte * window;
       if (!is_known_) steps = std::min(steps, std::max(least_steps, steps_times_bytes / window));
-      pcre2_set_match_limit_8(context_.get(), static_cast<std::uint32_t>(std::min<std::size_t>(steps, UINT32_MAX)));
-      const auto match = [&](std::uint32_t more) {
-        return pcre2_match_8(code, reinterpret_cast<PCRE2_SPTR8>(text.data()), text.size(), from,
-                             PCRE2_NO_UTF_CHECK | options | more, match_.get(), context_.get());
-      };
-      const int status = match(0);
-      return status == PCRE2_ERROR_JIT_STACKLIMIT ? match(PCRE2_NO_JIT) : status;
+      return match_.search(code, text, from, steps, options);
     }
 
     const pcre2_code_8 *whole_, *part_;
     bool is_known_;
-    std::unique_ptr<pcre2_match_data_8, Free> match_;
-    std::unique_ptr<pcre2_match_context_8, Free> context_;
+    detail::PatternMatch match_;
     std::size_t window_, reach_left_ = 0;  ///< bytes
   };
 
  private:
-  template <class Fail>
-  static Code compile(const std::string& pattern, std::uint32_t option, std::uint32_t jit, Fail&& fail) {
-    const std::unique_ptr<pcre2_compile_context_8, Free> context(pcre2_compile_context_create_8(nullptr));
-    if (context == nullptr) throw std::bad_alloc();
-    pcre2_set_newline_8(context.get(), PCRE2_NEWLINE_LF);
-    int error_code = 0;
-    PCRE2_SIZE error_at = 0;
-    // MULTILINE: in Oniguruma's default syntax ^ and $ hold at every line.
-    const std::uint32_t options = PCRE2_UTF | PCRE2_UCP | PCRE2_MULTILINE | PCRE2_NEVER_BACKSLASH_C | option;
-    Code code(pcre2_compile_8(reinterpret_cast<PCRE2_SPTR8>(pattern.data()), pattern.size(), options, &error_code, &error_at,
-                              context.get()));
-    if (code == nullptr) fail(concat(message(error_code), " in the pattern at about byte ", error_at));
-    // Where there is no just-in-time compiler, or it may not make code executable, the pattern is interpreted.
-    static_cast<void>(pcre2_jit_compile_8(code.get(), jit));
-    return code;
-  }
-
-  static std::string message(int code) {
-    PCRE2_UCHAR8 buffer[256];
-    const int length = pcre2_get_error_message_8(code, buffer, sizeof buffer);
-    return length < 0 ? concat("PCRE2 error ", code) : std::string(buffer, buffer + length);
-  }
-
-  Code whole_, part_;  ///< for the whole text, or the rest of it, and for a part that more text follows
+  detail::PatternCode whole_, part_;  ///< for the whole text, or the rest of it, and for a part that more text follows
   bool is_known_;
 };
 using SplitPattern = BasicSplitPattern<>;
