@@ -10,11 +10,14 @@
 #include <CLI/CLI.hpp>
 
 #include <mllama/core/context.hpp>
+#include <mllama/generate/adapters.hpp>
 #include <mllama/generate/chat.hpp>
 #include <mllama/generate/pretrained.hpp>
+#include <mllama/models/mllama/adapted.hpp>
 #include <mllama/models/mllama/models.hpp>
 
 #include "models.hpp"
+#include "support/adapters.hpp"
 #include "support/arguments.hpp"
 #include "support/progress.hpp"
 #include "support/summary.hpp"
@@ -23,7 +26,7 @@
 
 namespace {
 
-using Choices = mllama::JoinModels<mllama::models::ModelList, mllama::ReleasedModels>;
+using Choices = mllama::AdaptedModels<mllama::JoinModels<mllama::models::ModelList, mllama::ReleasedModels>>;
 
 /// The whole conversation with a model. All that is compiled for each model type is here.
 template <class Model>
@@ -37,7 +40,10 @@ support::Summary converse(const support::Arguments& arguments, const support::Te
   const support::Stopwatch loading;
   progress.begin("Loading");
   const auto model = mllama::load<Model>(arguments.model);
+  mllama::Adapters adapters;
+  const auto notices = support::add_adapters(adapters, model, arguments.adapters, ctx);
   progress.end();
+  if (!arguments.quiet) support::write_stderr(notices);
   summary.load = loading.seconds();
 
   mllama::Chat chat{model, ctx, arguments.settings(model.generation)};

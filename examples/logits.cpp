@@ -7,25 +7,34 @@
 
 #include <CLI/CLI.hpp>
 
+#include <mllama/core/context.hpp>
+#include <mllama/generate/adapters.hpp>
 #include <mllama/generate/logits.hpp>
 #include <mllama/generate/pretrained.hpp>
 #include <mllama/io/safetensors_writer.hpp>
+#include <mllama/models/mllama/adapted.hpp>
 
 #include "models.hpp"
+#include "support/adapters.hpp"
 #include "support/command_line.hpp"
+#include "support/terminal.hpp"
 
 namespace {
 
 struct Arguments {
   std::string model, inputs, out, profile = std::string(mllama::profile::meta::name);
+  std::vector<std::string> adapters;
   unsigned threads = 0;
 };
 
 void run(const Arguments& arguments) {
   const mllama::Numerics numerics = support::numerics_of(arguments.profile);
-  using Choices = mllama::JoinModels<mllama::models::ModelList, mllama::ReleasedModels>;
+  using Choices = mllama::AdaptedModels<mllama::JoinModels<mllama::models::ModelList, mllama::ReleasedModels>>;
   mllama::with_model_of(arguments.model, Choices{}, [&]<class Model>(std::type_identity<Model>) {
     const auto weights = mllama::load_weights<Model>(arguments.model);
+    mllama::Adapters adapters;
+    mllama::Context ctx(arguments.threads);
+    support::write_stderr(support::add_adapters(adapters, weights, arguments.adapters, ctx));
     const mllama::InputFile inputs(arguments.inputs);
     const auto outputs = mllama::run_logits(*weights.model, inputs, numerics, arguments.threads);
     std::vector<mllama::FileTensor> tensors;
@@ -42,6 +51,8 @@ int main(int argc, char** argv) {
   Arguments arguments;
   CLI::App app("Runs a model on padded inputs and writes logits, vision states and hidden states in float32.", "logits");
   app.add_option("--model", arguments.model, "folder as Hugging Face saves it")->required();
+  app.add_option("--adapter", arguments.adapters, "LoRA adapter as PEFT saves it: DIR or DIR=SCALE; may be repeated")
+      ->allow_extra_args(false);
   app.add_option("--inputs", arguments.inputs,
                  "safetensors file with any of input_ids, attention_mask, pixel_values, aspect_ratio_ids, aspect_ratio_mask, "
                  "cross_attention_mask, and decode_input_ids to be fed one by one afterwards")

@@ -49,6 +49,7 @@ struct Arguments {
   static constexpr std::string_view question = "What is in the picture?";
 
   std::string model;                  ///< folder
+  std::vector<std::string> adapters;  ///< DIR or DIR=SCALE
   std::vector<std::string> pictures;  ///< files
   std::string prompt;                 ///< empty: the first question comes from stdin
   std::string system, profile = "meta";
@@ -146,6 +147,10 @@ inline void declare(CLI::App& app, Arguments& arguments, std::vector<std::string
   const std::string model = "Model and question", sampling = "Sampling, by default as the model's generation_config.json says",
                     output = "Running and showing";
   app.add_option("-m,--model", arguments.model, "folder as Hugging Face saves it")->type_name("DIR")->group(model);
+  app.add_option("--adapter", arguments.adapters, "LoRA adapter as PEFT saves it; may be repeated")
+      ->type_name("DIR[=SCALE]")
+      ->allow_extra_args(false)
+      ->group(model);
   app.add_option("-i,--image", arguments.pictures, "picture, PNG, JPEG, PGM or PPM; may be repeated")
       ->type_name("FILE")
       ->allow_extra_args(false)

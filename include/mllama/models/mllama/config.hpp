@@ -107,6 +107,7 @@ struct TextConfig {
   using weights = Stored;                   ///< format of the linears in the layers
   using cross_weights = void;               ///< of those in cross-attention, if it differs
   using head_weights = StoredHead;          ///< of `lm_head`
+  using embedding_weights = StoredFloat;    ///< of `embed_tokens`
   using activation = SiLU;                  ///< hidden_act
   static constexpr double norm_eps = 1e-5;  ///< rms_norm_eps
   static constexpr double rope_theta = 500000;

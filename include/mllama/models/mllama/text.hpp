@@ -140,7 +140,7 @@ struct TextModel {
   static constexpr std::string_view class_name = "MllamaTextModel";
   using Shape = TextShape<C>;
 
-  Embedding<C::vocab + C::extra_embeddings, C::hidden> embed_tokens{.padding_index = C::pad_token};
+  Embedding<C::vocab + C::extra_embeddings, C::hidden, typename C::embedding_weights> embed_tokens{.padding_index = C::pad_token};
   TextLayers<C> layers{};
   TextRMSNorm<C::hidden> norm{{.eps = C::norm_eps}};
   RotaryEmbedding<Shape::head_dim> rotary_emb{.theta = C::rope_theta, .scaling = C::rope_scaling};
