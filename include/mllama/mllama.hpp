@@ -12,6 +12,8 @@
 #include <mllama/core/thread_pool.hpp>
 #include <mllama/core/visit.hpp>
 #include <mllama/core/workspace.hpp>
+#include <mllama/generate/adapter_file.hpp>
+#include <mllama/generate/adapters.hpp>
 #include <mllama/generate/batch.hpp>
 #include <mllama/generate/chat.hpp>
 #include <mllama/generate/logits.hpp>
@@ -21,6 +23,7 @@
 #include <mllama/generate/recorder.hpp>
 #include <mllama/generate/sampler.hpp>
 #include <mllama/generate/session.hpp>
+#include <mllama/io/adapter_config.hpp>
 #include <mllama/io/checkpoint.hpp>
 #include <mllama/io/checkpoint_writer.hpp>
 #include <mllama/io/config.hpp>
@@ -28,6 +31,7 @@
 #include <mllama/io/json_members.hpp>
 #include <mllama/io/safetensors.hpp>
 #include <mllama/io/safetensors_writer.hpp>
+#include <mllama/models/mllama/adapted.hpp>
 #include <mllama/models/mllama/describe.hpp>
 #include <mllama/models/mllama/mllama.hpp>
 #include <mllama/models/mllama/models.hpp>

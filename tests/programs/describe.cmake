@@ -100,6 +100,12 @@ copy_model(cut)
 cut_file("${model}/tokenizer.json" 9000 "${folder}/cut/tokenizer.json")
 refused("cut/tokenizer.json: " --model "${folder}/cut" hello)
 
+# Adapters
+refused("--adapter" --adapter)
+refused("--adapter: expected DIR or DIR=SCALE, found nowhere=much" --adapter nowhere=much)
+refused("nowhere/adapter_config.json: cannot open" --adapter nowhere=0.5)
+refused("adapter_model.safetensors: base_model.model." --adapter "${CMAKE_CURRENT_LIST_DIR}/../golden/adapters/one_tile/dora")
+
 # Pictures
 refused("${folder}/none.png: cannot open: No such file or directory" --image "${folder}/none.png" hello)
 refused("${folder}/none.png: cannot open: No such file or directory" --image "${picture}" "${folder}/none.png" hello)

@@ -14,6 +14,7 @@
 #include <mllama/io/mapped_file.hpp>
 #include <unit/io/temporary_folder.hpp>
 
+#include "../../examples/support/adapters.hpp"
 #include "../../examples/support/arguments.hpp"
 #include "../../examples/support/command_line.hpp"
 #include "../../examples/support/picture.hpp"
@@ -182,4 +183,22 @@ TEST_CASE("a file that is cut short while it is mapped ends a program with a mes
   CHECK(WIFEXITED(status));
   CHECK(WEXITSTATUS(status) == 1);
   CHECK(said == "a file became shorter, or could not be read, while it was in use\n");
+}
+
+TEST_CASE("an adapter and its strength") {
+  struct Row {
+    std::string text, folder;
+    double scale;
+  };
+  for (const Row& row : {Row{"a/b", "a/b", 1}, Row{"a/b=0.5", "a/b", 0.5}, Row{"a=b=-2", "a=b", -2}, Row{"a=1e-1", "a", 0.1}}) {
+    CAPTURE(row.text);
+    const AdapterArgument argument = adapter_argument(row.text);
+    CHECK(argument.folder == row.folder);
+    CHECK(argument.scale == row.scale);
+  }
+  for (const char* text : {"a=", "a=b", "a=1x", "a=0.5 "}) {
+    CAPTURE(text);
+    CHECK_THROWS_WITH_AS(static_cast<void>(adapter_argument(text)),
+                         mllama::concat("--adapter: expected DIR or DIR=SCALE, found ", text).c_str(), mllama::input_error);
+  }
 }
