@@ -49,6 +49,8 @@ void sample(const mllama::GenerationSettings& settings) {
 void cut_into_tiles(const mllama::ProcessorConfig& config) {
   const mllama::ImageProcessor processor(config);
   const mllama::Image picture(3, 2);
+  const mllama::Fit fit = mllama::fit_to_tiles(picture.height, picture.width, config.tile, config.max_tiles);
+  require(fit.canvas.tiles() <= config.max_tiles, "a canvas has at most so many tiles");
   // Legal sizes make canvases of up to 400 MB, which would be all that a search does.
   if (config.tile * config.tile * config.max_tiles > 1U << 14U) return;
   const mllama::TileSet set = processor.tiles(picture);
