@@ -44,8 +44,11 @@ class Progress {
   }
 
   void operator()(mllama::Tap tap, const auto& /*what is there*/) {
-    if (label_.empty() || tap.name != tap_ || done_ == total_) return;
-    ++done_;
+    if (!label_.empty() && tap.name == tap_ && done_ != total_) reach(done_ + 1);
+  }
+  /// For work that passes no taps.
+  void reach(std::size_t done) {
+    done_ = done;
     draw();
   }
 

@@ -5,6 +5,7 @@
 #include <array>
 #include <bit>
 #include <cmath>
+#include <concepts>
 #include <cstddef>
 #include <cstdint>
 #include <span>
@@ -124,10 +125,8 @@ struct NormalTables {
   std::array<float, 4096> numbers{};  ///< equally likely, ascending
   std::array<float, 256> peaks{};     ///< largest magnitudes of blocks, equally likely, ascending
   std::array<std::uint8_t, 256> peak_codes{};
-  float peak_offset = 0, peak_spread = 0;  ///< the peaks as nested scales: map[code] · spread + offset
-  std::vector<std::uint8_t> nf4, fp4;      ///< pairs of codes of a block's other elements, as often as they occur
-  float nf4_size = 0, fp4_size = 0;        ///< root mean square of decoded elements
-
+  float peak_offset = 0, peak_spread = 0;     ///< the peaks as nested scales: map[code] · spread + offset
+  std::array<std::int8_t, 4096> row_codes{};  ///< the numbers as signed bytes
   NormalTables() {
     const NormalDistribution normal;
     const auto middle = [](std::size_t i, const auto& entries) {
@@ -136,8 +135,23 @@ struct NormalTables {
     for (std::size_t i = 0; i < numbers.size(); ++i) numbers[i] = static_cast<float>(normal.quantile(middle(i, numbers)));
     for (std::size_t i = 0; i < peaks.size(); ++i) peaks[i] = static_cast<float>(normal.peak_quantile(middle(i, peaks)));
     peak_offset = encode_scales(peaks, peak_codes.data(), &peak_spread);
-    nf4_size = tabulate<NF4>(normal, nf4);
-    fp4_size = tabulate<FP4>(normal, fp4);
+    // A row's largest magnitude is that of the last number, whatever its length.
+    for (std::size_t i = 0; i < row_codes.size(); ++i) {
+      row_codes[i] = static_cast<std::int8_t>(static_cast<std::int32_t>(std::nearbyint(numbers[i] / numbers.back() * 127)));
+    }
+    nf4_ = tabulate<NF4>(normal);
+    fp4_ = tabulate<FP4>(normal);
+  }
+
+  /// Codes of a block's elements but the largest: pairs of them, as often as they occur together.
+  template <BlockFormat F>
+  [[nodiscard]] std::span<const std::uint8_t> pairs() const noexcept {
+    return of<F>().pairs;
+  }
+  /// Root mean square of decoded elements, those before they were quantised having 1.
+  template <BlockFormat F>
+  [[nodiscard]] float decoded_size() const noexcept {
+    return of<F>().size;
   }
 
   /// Share of each code, given that the block's largest magnitude is another element's: an average over the peaks.
@@ -158,11 +172,21 @@ struct NormalTables {
   }
 
  private:
+  struct Blocks {
+    std::vector<std::uint8_t> pairs;
+    float size = 0;
+  };
+  template <BlockFormat F>
+  [[nodiscard]] const Blocks& of() const noexcept {
+    return std::same_as<F, NF4> ? nf4_ : fp4_;
+  }
+
   /// A block has one element of magnitude 1; the others come from the shares.
   template <BlockFormat F>
-  float tabulate(const NormalDistribution& normal, std::vector<std::uint8_t>& pairs) const {
+  [[nodiscard]] Blocks tabulate(const NormalDistribution& normal) const {
     const std::array<double, 16> single = shares<F>(normal);
-    double mean_square = 0, below = 0;
+    Blocks blocks;
+    double mean_square = 0, below = 0, peak_square = 0;
     for (std::size_t code = 0; code < 16; ++code) {
       mean_square += rounded(single[code] * double{F::table[code]} * double{F::table[code]});
     }
@@ -170,12 +194,14 @@ struct NormalTables {
     for (std::size_t pair = 0; pair < 256; ++pair) {
       below += rounded(single[pair / 16] * single[pair % 16]);
       const auto end = pair == 255 ? std::size_t{65536} : static_cast<std::size_t>(rounded(below * 65536) + 0.5);
-      pairs.resize(end, static_cast<std::uint8_t>(pair));
+      blocks.pairs.resize(end, static_cast<std::uint8_t>(pair));
     }
-    double peak_square = 0;
     for (const float peak : peaks) peak_square += rounded(double{peak} * double{peak});
-    return static_cast<float>(std::sqrt(mean_square * (peak_square / static_cast<double>(peaks.size()))));
+    blocks.size = static_cast<float>(std::sqrt(mean_square * (peak_square / static_cast<double>(peaks.size()))));
+    return blocks;
   }
+
+  Blocks nf4_, fp4_;
 };
 
 /// Codes of the blocks [first, …), two per byte, as many bytes as there are in `out`: pairs from a table of NormalTables, then one

@@ -25,8 +25,8 @@ struct InventedVocabulary {
   int image_token = 0;  ///< the id of `<|image|>`: the last special token, or the first after the vocabulary
 
   /// Special tokens by their place behind the ordinary ones.
-  enum Special : unsigned char { begin_of_text = 0, end_of_text = 1, padding = 4, end_of_message = 8, end_of_turn = 9 };
-  [[nodiscard]] int id(Special token) const noexcept { return ordinary + token; }
+  enum class Special : unsigned char { begin = 0, end = 1, padding = 4, message_end = 8, turn_end = 9 };
+  [[nodiscard]] int id(Special token) const noexcept { return ordinary + static_cast<int>(token); }
 };
 
 namespace detail {
@@ -115,7 +115,8 @@ class InventedWords {
 /// padding token, with 16 special ones in front of `<|image|>`, whose id is `image`. None if there is no room for bytes and special
 /// tokens, or if `image` is not at the vocabulary's end.
 [[nodiscard]] inline std::optional<InventedVocabulary> invented_vocabulary(int size, int image, std::optional<int> padding) {
-  const InventedVocabulary vocabulary{padding ? *padding - InventedVocabulary::padding : image - 16, size, image};
+  const InventedVocabulary vocabulary{padding ? *padding - static_cast<int>(InventedVocabulary::Special::padding) : image - 16,
+                                      size, image};
   const int names = static_cast<int>(detail::special_tokens.size());
   const bool fits = vocabulary.ordinary >= 256 && vocabulary.ordinary <= image - names && (image == size || image == size - 1);
   return fits ? std::optional(vocabulary) : std::nullopt;
@@ -141,7 +142,7 @@ class InventedWords {
      "pair": [{"SpecialToken": {"id": "<|begin_of_text|>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}},
               {"SpecialToken": {"id": "<|begin_of_text|>", "type_id": 1}}, {"Sequence": {"id": "B", "type_id": 1}}],
      "special_tokens": {"<|begin_of_text|>": {"id": "<|begin_of_text|>", "ids": [)";
-  text += concat(vocabulary.id(InventedVocabulary::begin_of_text), R"(], "tokens": ["<|begin_of_text|>"]}}}
+  text += concat(vocabulary.id(InventedVocabulary::Special::begin), R"(], "tokens": ["<|begin_of_text|>"]}}}
   ]},
   "decoder": {"type": "ByteLevel", "add_prefix_space": true, "trim_offsets": true, "use_regex": true},
   "model": {

@@ -179,10 +179,10 @@ struct ImageRange {
 /// tokens are neighbours are seen by the same text: all of a run reach as far as its last.
 /// Source:  transformers' get_cross_attention_token_mask.
 template <class Id>
-[[nodiscard]] std::vector<ImageRange> image_ranges(std::span<const Id> ids, std::type_identity_t<Id> image_token) {
+[[nodiscard]] std::vector<ImageRange> image_ranges(std::span<const Id> ids, std::type_identity_t<Id> image) {
   std::vector<ImageRange> ranges;
   for (std::size_t row = 0; row < ids.size(); ++row) {
-    if (ids[row] != image_token) continue;
+    if (ids[row] != image) continue;
     if (!ranges.empty()) ranges.back().end = row;
     ranges.push_back({row, ids.size()});
   }
