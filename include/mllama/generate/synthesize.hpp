@@ -58,8 +58,8 @@ namespace detail {
   return BF16::name;
 }
 
-/// The parameters of a model type under the names that files give them. Matrices that may be quantised are linears: embeddings and
-/// the head have other formats.
+/// The parameters of a model type under the names that files give them. Those that are quantised are matrices whose nominal format
+/// is not a float type: embeddings and the head stay as they are.
 /// Errors:  input_error if a parameter can be stored neither in this way nor in bfloat16.
 template <class Model>
 [[nodiscard]] std::vector<SyntheticParameter> synthetic_parameters(LinearStorage storage) {
@@ -70,7 +70,8 @@ template <class Model>
     const auto takes = [](std::string_view format) {
       return FormatList<typename Leaf::format>::any([&]<class F>() { return F::name == format; });
     };
-    const bool is_quantized = storage != LinearStorage::bf16 && Leaf::shape.size() == 2 && takes(format_name(storage));
+    constexpr bool is_linear = Leaf::shape.size() == 2 && !DenseFormat<nominal_format<typename Leaf::format>>;
+    const bool is_quantized = is_linear && storage != LinearStorage::bf16 && takes(format_name(storage));
     check(is_quantized || takes(BF16::name) || takes(F32::name), [&] {
       return Fault{
           .file = std::string(Model::name), .field = name, .note = "the model type takes neither this format nor BF16 here"};
@@ -82,15 +83,15 @@ template <class Model>
 
 /// Makes all tensors. Which thread makes which piece does not matter.
 template <class Progress>
-void write_tensors(CheckpointWriter& writer, std::span<const SyntheticTensor> tensors, const TensorSynthesizer& synthesizer,
-                   unsigned threads, Progress&& progress) {
+void write_tensors(CheckpointWriter& writer, const TensorPlanner& plan, const TensorSynthesizer& synthesizer, unsigned threads,
+                   Progress&& progress) {
   struct Piece {
     std::size_t tensor, begin, size;
   };
   constexpr std::size_t most = std::size_t{1} << 20U;
   std::vector<Piece> pieces;
-  for (std::size_t i = 0; i < tensors.size(); ++i) {
-    const std::size_t bytes = *tensor_bytes(tensors[i].plan.dtype, tensors[i].plan.shape);
+  for (std::size_t i = 0; i < plan.tensors().size(); ++i) {
+    const std::size_t bytes = tensor_bytes(plan.tensors()[i].dtype, plan.tensors()[i].shape).value_or(0);
     for (std::size_t begin = 0; begin < bytes; begin += most) pieces.push_back({i, begin, std::min(most, bytes - begin)});
   }
   std::atomic<std::size_t> next = 0, done = 0;
@@ -99,9 +100,10 @@ void write_tensors(CheckpointWriter& writer, std::span<const SyntheticTensor> te
     const AlignedBytes buffer = aligned_bytes(most);
     try {
       for (std::size_t i = next++; i < pieces.size(); i = next++) {
-        const std::span<std::byte> bytes(buffer.get(), pieces[i].size);
-        synthesizer.make(tensors[pieces[i].tensor], pieces[i].begin, bytes);
-        writer.write(pieces[i].tensor, pieces[i].begin, bytes);
+        const auto [tensor, begin, size] = pieces[i];
+        const std::span<std::byte> bytes(buffer.get(), size);
+        synthesizer.make(plan.tensors()[tensor].name, plan.bytes()[tensor], begin, bytes);
+        writer.write(tensor, begin, bytes);
         const std::size_t so_far = done += bytes.size();
         if (worker == 0) progress(so_far, writer.tensor_bytes());
       }
@@ -118,8 +120,7 @@ inline void complete(ModelSizes& sizes, const std::optional<InventedVocabulary>&
   TextSizes& text = sizes.text;
   if (vocabulary) {
     text.bos = vocabulary->id(Special::begin);
-    text.eos = {vocabulary->id(Special::end), vocabulary->id(Special::message_end),
-                vocabulary->id(Special::turn_end)};
+    text.eos = {vocabulary->id(Special::end), vocabulary->id(Special::message_end), vocabulary->id(Special::turn_end)};
     text.pad = vocabulary->id(Special::padding);
   } else if (text.pad && *text.pad >= text.vocab) {
     text.pad.reset();  // transformers looks it up in the embedding
@@ -147,14 +148,11 @@ SynthesisReport synthesize(const std::string& folder, ModelSizes sizes, const Sy
   const auto vocabulary = invented_vocabulary(sizes.text.vocab, sizes.image_token, sizes.text.pad);
   detail::complete(sizes, vocabulary, settings);
   const std::string config = config_text(sizes);
-
   const detail::TensorSynthesizer synthesizer(settings.seed);
   detail::TensorPlanner planner(sizes, settings.storage, settings.nested, synthesizer.tables());
   for (const auto& parameter : detail::synthetic_parameters<Model>(settings.storage)) planner.add(parameter);
-  std::vector<PlannedTensor> plan;
-  for (const detail::SyntheticTensor& tensor : planner.tensors()) plan.push_back(tensor.plan);
 
-  CheckpointWriter writer(folder, std::move(plan), {.total_parameters = count_parameters<Model>().elements});
+  CheckpointWriter writer(folder, planner.tensors(), {.total_parameters = count_parameters<Model>().elements});
   writer.add_file("config.json", config);
   writer.add_file("generation_config.json", generation_config_text(sizes.text));
   writer.add_file("preprocessor_config.json", preprocessor_config_text(*sizes.vision));
@@ -163,7 +161,7 @@ SynthesisReport synthesize(const std::string& folder, ModelSizes sizes, const Sy
     writer.add_file("tokenizer_config.json", invented_tokenizer_config());
     writer.add_file("chat_template.jinja", detail::plain_template);
   }
-  detail::write_tensors(writer, planner.tensors(), synthesizer, settings.threads, progress);
+  detail::write_tensors(writer, planner, synthesizer, settings.threads, progress);
   writer.commit();
   return {.tensors = writer.size(),
           .bytes = writer.tensor_bytes(),

@@ -21,9 +21,9 @@
 #include <mllama/core/rounding.hpp>
 #include <mllama/core/workspace.hpp>
 #include <mllama/generate/numbered_normals.hpp>
+#include <mllama/io/bitsandbytes_writer.hpp>
 #include <mllama/io/checkpoint_writer.hpp>
 #include <mllama/io/config.hpp>
-#include <mllama/io/quant_state.hpp>
 
 /// Made-up tensors of a checkpoint: which there are, and any piece of their bytes.
 
@@ -43,7 +43,7 @@ struct SyntheticParameter {
 
 /// What the bytes of a tensor are. Sizes are those of the numbers that they stand for.
 struct FixedBytes {
-  std::vector<std::byte> bytes;
+  std::span<const std::byte> bytes;
 };
 struct Normals {  ///< bfloat16
   float middle = 0, size = 1;
@@ -62,12 +62,6 @@ struct NearlyEqual {  ///< float32, up to a twentieth more or less
 using SyntheticBytes =
     std::variant<FixedBytes, Normals, Gates, BlockCodes<NF4>, BlockCodes<FP4>, BlockScales, BlockScaleCodes, RowCodes, NearlyEqual>;
 
-/// A tensor of the file.
-struct SyntheticTensor {
-  PlannedTensor plan;
-  SyntheticBytes bytes;
-};
-
 /// Makes pieces of tensors. Constant: threads may share one.
 class TensorSynthesizer {
  public:
@@ -76,9 +70,9 @@ class TensorSynthesizer {
   [[nodiscard]] const NormalTables& tables() const noexcept { return tables_; }
 
   /// The bytes [first, first + out.size()) of a tensor. `first` is a multiple of 256, `out` aligned for all numbers.
-  void make(const SyntheticTensor& tensor, std::size_t first, std::span<std::byte> out) const {
-    const NumberedWords words(tensor.plan.name, seed_);
-    std::visit([&](const auto& bytes) { fill(bytes, tensor.plan.name, words, first, out); }, tensor.bytes);
+  void make(std::string_view name, const SyntheticBytes& bytes, std::size_t first, std::span<std::byte> out) const {
+    const NumberedWords words(name, seed_);
+    std::visit([&](const auto& kind) { fill(kind, name, words, first, out); }, bytes);
   }
 
  private:
@@ -123,7 +117,8 @@ class TensorSynthesizer {
   void fill(const NearlyEqual& numbers, std::string_view, const NumberedWords& words, std::size_t first,
             std::span<std::byte> out) const {
     std::array<float, 256> table{};
-    for (std::size_t i = 0; i < table.size(); ++i) table[i] = numbers.value * (0.95F + static_cast<float>(i) * (0.1F / 256));
+    for (std::size_t i = 0; i < table.size(); ++i)
+      table[i] = numbers.value * (0.95F + rounded(static_cast<float>(i) * (0.1F / 256)));
     draw_bytes<float>(words, table, first, out);
   }
 
@@ -163,7 +158,7 @@ class SyntheticSpreads {
   /// Of the output's variance over that of the input.
   [[nodiscard]] float square_gain(std::string_view name) const {
     const bool is_residual = name.ends_with("o_proj.weight") || name.ends_with("down_proj.weight") || name.ends_with("fc2.weight");
-    if (is_residual) return 1 / static_cast<float>(name.starts_with("vision_model.") ? vision_layers_ : text_layers_);
+    if (is_residual) return 2 / static_cast<float>(name.starts_with("vision_model.") ? vision_layers_ : text_layers_);
     // Logits of variance 0.8 · ln(vocab): of normal logits with 2 · ln(vocab), a single one would have all the probability.
     if (name.ends_with("lm_head.weight")) return 0.55F * static_cast<float>(std::bit_width(static_cast<unsigned>(vocab_)));
     return 1;
@@ -172,9 +167,11 @@ class SyntheticSpreads {
   int text_layers_, vision_layers_, vocab_;
 };
 
-/// The tensors that a parameter is stored as, in the order of the reference.
+/// The tensors of a checkpoint: what is declared to its writer and, under the same numbers, what their bytes are.
 class TensorPlanner {
  public:
+  TensorPlanner(const TensorPlanner&) = delete;
+  TensorPlanner& operator=(const TensorPlanner&) = delete;
   TensorPlanner(const ModelSizes& sizes, LinearStorage storage, bool is_nested, const NormalTables& tables)
       : spreads_(sizes), storage_(storage), is_nested_(is_nested), tables_(&tables) {}
 
@@ -185,56 +182,56 @@ class TensorPlanner {
       return storage_ == LinearStorage::nf4 ? add_blocks<NF4>(parameter, "nf4", numbers.size)
                                             : add_blocks<FP4>(parameter, "fp4", numbers.size);
     }
-    const bool is_gate = parameter.shape == Shape{1};
-    add_tensor(parameter.name, Dtype::BF16, parameter.shape, is_gate ? SyntheticBytes(Gates{}) : SyntheticBytes(numbers));
+    tensors_.push_back({parameter.name, Dtype::BF16, parameter.shape});
+    bytes_.push_back(parameter.shape == Shape{1} ? SyntheticBytes(Gates{}) : SyntheticBytes(numbers));
   }
 
-  [[nodiscard]] std::vector<SyntheticTensor>& tensors() noexcept { return tensors_; }
+  [[nodiscard]] const std::vector<PlannedTensor>& tensors() const noexcept { return tensors_; }
+  [[nodiscard]] const std::vector<SyntheticBytes>& bytes() const noexcept { return bytes_; }
 
  private:
-  void add_tensor(std::string name, Dtype dtype, Shape shape, SyntheticBytes bytes) {
-    tensors_.push_back({{std::move(name), dtype, std::move(shape)}, std::move(bytes)});
-  }
-  void add_fixed(std::string name, Dtype dtype, Shape shape, std::span<const std::byte> bytes) {
-    add_tensor(std::move(name), dtype, std::move(shape), FixedBytes{{bytes.begin(), bytes.end()}});
-  }
-
   template <BlockFormat F>
   void add_blocks(const SyntheticParameter& parameter, std::string_view type, float size) {
-    const std::size_t rows = parameter.shape[0], columns = parameter.shape[1], count = rows * columns;
-    const std::size_t blocks = quotient_up(count, NormalTables::block), groups = quotient_up(blocks, 256);
     const float of_normals = size / tables_->decoded_size<F>();  // before they were quantised
-    const std::string& name = parameter.name;
-    QuantState state{.type = type, .rows = rows, .columns = columns};
-    add_tensor(name, Dtype::U8, {quotient_up(count, 2), 1}, BlockCodes<F>{});
+    FourBitTensors matrix{.name = parameter.name,
+                          .matrix = {.type = type, .rows = parameter.shape[0], .columns = parameter.shape[1]},
+                          .nested = is_nested_};
+    if (is_nested_) matrix.matrix.nested_offset = of_normals * tables_->peak_offset;
+    matrix.declare(tensors_);
+    bytes_.resize(tensors_.size());
+    bytes_[matrix.codes()] = BlockCodes<F>{};
+    bytes_[matrix.quant_map()] = fixed(F::table);
+    bytes_[matrix.state()] = fixed(matrix.matrix.text());
     if (is_nested_) {
-      add_tensor(name + ".absmax", Dtype::U8, {blocks}, BlockScaleCodes{});
-      add_tensor(name + ".nested_absmax", Dtype::F32, {groups}, NearlyEqual{of_normals * tables_->peak_spread});
-      const std::array<float, 256> map = dynamic_map();
-      add_fixed(name + ".nested_quant_map", Dtype::F32, {256}, std::as_bytes(std::span(map)));
-      state.nested_offset = of_normals * tables_->peak_offset;
+      bytes_[matrix.absmax()] = BlockScaleCodes{};
+      bytes_[matrix.nested_absmax()] = NearlyEqual{of_normals * tables_->peak_spread};
+      bytes_[matrix.nested_map()] = fixed(dynamic_map());
     } else {
-      add_tensor(name + ".absmax", Dtype::F32, {blocks}, BlockScales{of_normals});
+      bytes_[matrix.absmax()] = BlockScales{of_normals};
     }
-    add_fixed(name + ".quant_map", Dtype::F32, {16}, std::as_bytes(std::span(F::table)));
-    const std::string text = state.text();
-    add_fixed(concat(name, ".quant_state.bitsandbytes__", type), Dtype::U8, {text.size()}, std::as_bytes(std::span(text)));
   }
 
   void add_rows(const SyntheticParameter& parameter, float size) {
-    const std::string module = parameter.name.substr(0, parameter.name.rfind('.') + 1);
-    add_tensor(parameter.name, Dtype::I8, parameter.shape, RowCodes{});
-    add_tensor(module + "SCB", Dtype::F32, {parameter.shape[0]}, NearlyEqual{size * tables_->numbers.back()});
-    add_fixed(module + "weight_format", Dtype::U8, {}, std::array{std::byte{0}});  // row major
+    Int8Tensors matrix{.name = parameter.name, .shape = parameter.shape};
+    matrix.declare(tensors_);
+    bytes_.resize(tensors_.size());
+    bytes_[matrix.codes()] = RowCodes{};
+    bytes_[matrix.scales()] = NearlyEqual{size * tables_->numbers.back()};
+    bytes_[matrix.layout()] = fixed(std::array{std::byte{0}});
   }
 
-  static constexpr std::size_t quotient_up(std::size_t a, std::size_t b) noexcept { return (a + b - 1) / b; }
+  FixedBytes fixed(const auto& values) {
+    const auto bytes = std::as_bytes(std::span(values));
+    return {fixed_.emplace_back(bytes.begin(), bytes.end())};
+  }
 
   SyntheticSpreads spreads_;
   LinearStorage storage_;
   bool is_nested_;
   const NormalTables* tables_;
-  std::vector<SyntheticTensor> tensors_;
+  std::vector<PlannedTensor> tensors_;
+  std::vector<SyntheticBytes> bytes_;
+  std::vector<std::vector<std::byte>> fixed_;  ///< what `bytes_` refers to
 };
 
 }  // namespace detail

@@ -37,15 +37,16 @@ struct FourBitTensors {
   [[nodiscard]] std::size_t nested_absmax() const noexcept { return first + 4; }
   [[nodiscard]] std::size_t nested_map() const noexcept { return first + 5; }
 
-  /// Declares them. The length of a nested state is known when its offset is.
+  /// Declares them. The length of a nested state is known when its offset is, here or late.
   void declare(std::vector<PlannedTensor>& tensors) {
     first = tensors.size();
+    const bool is_late = nested && !matrix.nested_offset;
     QuantState longest = matrix;
-    if (nested) longest.nested_offset = -1.2345679e-38F;  // of all floats, none has a longer text
+    if (is_late) longest.nested_offset = -1.2345679e-38F;  // of all floats, none has a longer text
     tensors.push_back({name, Dtype::U8, {(elements() + 1) / 2, 1}});
     tensors.push_back({name + ".absmax", nested ? Dtype::U8 : Dtype::F32, {blocks()}});
     tensors.push_back({name + ".quant_map", Dtype::F32, {16}});
-    tensors.push_back({concat(name, ".quant_state.bitsandbytes__", matrix.type), Dtype::U8, {longest.text().size()}, nested});
+    tensors.push_back({concat(name, ".quant_state.bitsandbytes__", matrix.type), Dtype::U8, {longest.text().size()}, is_late});
     if (!nested) return;
     tensors.push_back({name + ".nested_absmax", Dtype::F32, {groups()}});
     tensors.push_back({name + ".nested_quant_map", Dtype::F32, {256}});
