@@ -14,10 +14,9 @@
 #include <vector>
 
 #include <mllama/core/check.hpp>
-#include <mllama/core/tensor.hpp>
 #include <mllama/io/adapter_config.hpp>
-#include <mllama/io/checkpoint.hpp>
 #include <mllama/io/elements.hpp>
+#include <mllama/io/model_files.hpp>
 #include <mllama/io/safetensors.hpp>
 #include <mllama/layers/lora.hpp>
 #include <mllama/text/pattern.hpp>
@@ -137,7 +136,7 @@ class BasicAdapterFile {
   }
 
  private:
-  static constexpr std::size_t most_tensors = 65'536, most_steps = 10'000;
+  static constexpr std::size_t most_tensors = 65'536;
 
   enum class Role : unsigned char { a, b, b_bias, magnitude, embedding_a, embedding_b, replacement, copy, unknown };
   /// Of the tensors that make up a change; in the order of their roles.
@@ -169,23 +168,17 @@ class BasicAdapterFile {
   std::vector<Pattern> compiled(const std::vector<AdapterConfig::PatternValue>& patterns, std::string_view field) const {
     std::vector<Pattern> all;
     for (const auto& [pattern, value] : patterns) {
-      all.emplace_back(concat("(.*\\.)?(", pattern, ")$"),
-                       Pattern::Dialect{.escapes = "AbBdDfnrsStwWxZ", .options = PCRE2_ANCHORED}, config_.file,
-                       concat(field, ".", pattern));
+      all.emplace_back(concat("(.*\\.)?(", pattern, ")$"), config_.file, concat(field, ".", pattern));
     }
     return all;
   }
 
   /// The value of the first pattern that matches.
-  [[nodiscard]] double value_of(const Entry& entry, std::span<const Pattern> patterns,
-                                std::span<const AdapterConfig::PatternValue> values, double otherwise) const {
+  [[nodiscard]] static double value_of(const Entry& entry, std::span<const Pattern> patterns,
+                                       std::span<const AdapterConfig::PatternValue> values, double otherwise) {
+    detail::PatternMatch match;
     for (std::size_t i = 0; i < patterns.size(); ++i) {
-      const auto fail = [&](const std::string& why) {
-        throw format_error(Fault{.file = config_.file,
-                                 .field = values[i].pattern,
-                                 .note = concat("the pattern cannot be matched with ", entry.path, ": ", why)});
-      };
-      if (Pattern::Matcher(patterns[i]).search(entry.path, 0, most_steps, fail).first == 0) return values[i].value;
+      if (patterns[i].matches(entry.path, match)) return values[i].value;
     }
     return otherwise;
   }
@@ -291,20 +284,20 @@ class BasicAdapterFile {
       case Dtype::F32:
         return elements_.of<float>(tensor);
       case Dtype::BF16:
-        return elements_.widened<BF16>(tensor);
+        return elements_.widened<BF16>(tensor.bytes);
       case Dtype::F16:
-        return elements_.widened<F16>(tensor);
+        return elements_.widened<F16>(tensor.bytes);
       default:
         fail(tensor, "F32, BF16 or F16");
     }
   }
 
   const float* transposed(const float* matrix, std::size_t rows, std::size_t columns) {
-    Tensor<float, Rows, Rows>& turned = turned_.emplace_back(typename Tensor<float, Rows, Rows>::Lengths{columns, rows});
+    auto* const turned = reinterpret_cast<float*>(elements_.take(rows * columns * sizeof(float)));
     for (std::size_t r = 0; r < rows; ++r) {
-      for (std::size_t c = 0; c < columns; ++c) turned[c][r] = matrix[r * columns + c];
+      for (std::size_t c = 0; c < columns; ++c) turned[c * rows + r] = matrix[r * columns + c];
     }
-    return turned.data();
+    return turned;
   }
 
   AdapterConfig config_;
@@ -313,7 +306,6 @@ class BasicAdapterFile {
   std::vector<Pattern> ranks_, alphas_;
   std::vector<Entry> entries_;
   Elements elements_;
-  std::vector<Tensor<float, Rows, Rows>> turned_;
 };
 using AdapterFile = BasicAdapterFile<>;
 

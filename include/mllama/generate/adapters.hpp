@@ -112,11 +112,12 @@ AdapterPlace<Ctx>& add_place(AdapterPlaces<Ctx>& places, const std::string& pref
   return *places.back();
 }
 
-/// All parameters below `parent`.
+/// All parameters below `parent` that have weights: a save of the text model alone has none of the vision part.
 template <class Ctx, class Parent>
 void collect_places(AdapterPlaces<Ctx>& places, Parent& parent, const std::string& prefix) {
   for_each_child(parent, [&]<class Child>(std::string_view key, Child& child) {
     if constexpr (ParameterLeaf<Child>) {
+      if (!child.weights.loaded()) return;
       AdapterPlace<Ctx>& place = add_place(places, prefix, key, Child::shape, child.weights);
       if constexpr (requires { parent.branches; }) {
         if (key == "weight") place.branches = &parent.branches;

@@ -2,12 +2,12 @@
 #pragma once
 
 #include <algorithm>
-#include <concepts>
 #include <cstddef>
 #include <mllama/core/check.hpp>
 #include <mllama/core/format.hpp>
 #include <mllama/io/bitsandbytes.hpp>
 #include <mllama/io/elements.hpp>
+#include <mllama/io/float_tensor.hpp>
 #include <mllama/io/model_files.hpp>
 #include <mllama/io/safetensors.hpp>
 #include <span>
@@ -22,14 +22,6 @@ namespace mllama {
 
 namespace detail {
 
-/// The element type that a dense format is stored in.
-template <DenseFormat F>
-[[nodiscard]] constexpr Dtype dtype_of() {
-  constexpr auto found = std::ranges::find(dtype_facts, F::name, &DtypeFacts::name);
-  static_assert(found != dtype_facts.end(), "a dense format has the name of an element type of safetensors");
-  return static_cast<Dtype>(found - dtype_facts.begin());
-}
-
 /// bitsandbytes' name of a block format: `nf4`.
 template <BlockFormat F>
 [[nodiscard]] std::string quant_type() {
@@ -37,21 +29,6 @@ template <BlockFormat F>
   for (char& c : name) c = static_cast<char>(c >= 'A' && c <= 'Z' ? c - 'A' + 'a' : c);
   return name;
 }
-
-template <class F>
-struct FormatList {
-  template <class Use>
-  static bool any(Use&& use) {
-    return use.template operator()<F>();
-  }
-};
-template <class... Fs>
-struct FormatList<AnyOf<Fs...>> {
-  template <class Use>
-  static bool any(Use&& use) {
-    return (use.template operator()<Fs>() || ...);
-  }
-};
 
 }  // namespace detail
 
@@ -82,14 +59,9 @@ class BasicCheckpoint : public ModelFiles {
     const ModelTensor& tensor = require(name, shape);
     const QuantizedTensor quantized = quantized_tensor(tensor);
     if (quantized.type().empty()) check_shape(tensor, shape);
-    const Binding binding{tensor, quantized, shape, elements};
-    if (bind_as_stored(weights, binding) || bind_widened(weights, binding)) return;
-    std::string expected;
-    detail::FormatList<F>::any([&]<class G>() {
-      expected += concat(expected.empty() ? "" : ", ", G::name);
-      return false;
-    });
-    fail_type(tensor, std::move(expected), quantized.type());
+    const bool is_bound = bind_quantized(weights, tensor, quantized, shape, elements) ||
+                          (quantized.type().empty() && detail::bind_float(weights, shape, Floats{tensor, elements}));
+    if (!is_bound) fail_type(tensor, detail::format_names<F>(), quantized.type());
   }
 
   /// The shape of a tensor of this folder as it says itself: of 4-bit codes, that of their state, [] if that leaves it to the model.
@@ -113,12 +85,25 @@ class BasicCheckpoint : public ModelFiles {
   [[nodiscard]] std::size_t owned_bytes() const noexcept { return elements_.bytes(); }
 
  private:
-  /// What a tensor is bound with.
-  struct Binding {
+  /// Numbers of a tensor: in place wherever the model has the file's bytes as they are, and the file has them aligned.
+  struct Floats {
     const ModelTensor& tensor;
-    const QuantizedTensor& quantized;
-    std::span<const std::size_t> shape;
     Elements& elements;
+
+    [[nodiscard]] Dtype dtype() const noexcept { return tensor.dtype; }
+    template <DenseFormat F>
+    [[nodiscard]] const typename F::stored* as_stored() const {
+      using Element = typename F::stored;
+      if (tensor.in_place()) return elements.of<Element>(*tensor.stored.tensor);
+      std::byte* const arranged = elements.take(tensor.bytes());
+      detail::rearrange(tensor, arranged);
+      MappedFile::forget(tensor.stored.tensor->bytes);
+      return reinterpret_cast<const Element*>(arranged);
+    }
+    template <DenseFormat F>
+    [[nodiscard]] const float* widened() const {
+      return elements.widened<F>(read(tensor).bytes());
+    }
   };
 
   const ModelTensor& require(std::string_view name, std::span<const std::size_t> shape) {
@@ -186,69 +171,24 @@ class BasicCheckpoint : public ModelFiles {
                                              "the model type does not take this storage format here");
   }
 
-  /// False if the tensor is in none of the formats.
+  /// False if the tensor is in none of the formats of 4 or 8 bits.
   template <class F>
-  bool bind_as_stored(Weights<F>& weights, const Binding& from) {
-    const auto& [tensor, quantized, shape, elements] = from;
+  bool bind_quantized(Weights<F>& weights, const ModelTensor& tensor, const QuantizedTensor& quantized,
+                      std::span<const std::size_t> shape, Elements& elements) {
     return detail::FormatList<F>::any([&]<class G>() {
       if constexpr (BlockFormat<G>) {
         if (quantized.type() != detail::quant_type<G>()) return false;
-        assign(weights, quantized.template read<G>(shape, elements));
+        detail::assign(weights, quantized.template read<G>(shape, elements));
+        return true;
       } else if constexpr (RowFormat<G>) {
         if (!quantized.type().empty() || shape.size() != 2) return false;
         const Int8Tensor matrix = int8_tensor(tensor);
         if (!matrix.quantized()) return false;
-        assign(weights, matrix.read<G>(shape, elements));
-      } else {
-        if (!quantized.type().empty() || tensor.dtype != detail::dtype_of<G>()) return false;
-        assign(weights, dense<G>(elements_of<typename G::stored>(tensor, elements), shape));
-      }
-      return true;
-    });
-  }
-
-  /// False if the tensor has no narrower float type, or if F32 is none of the formats.
-  template <class F>
-  bool bind_widened(Weights<F>& weights, const Binding& from) {
-    const auto& [tensor, quantized, shape, elements] = from;
-    return detail::FormatList<F>::any([&]<class G>() {
-      if constexpr (std::same_as<G, F32>) {
-        if (!quantized.type().empty() || (tensor.dtype != Dtype::BF16 && tensor.dtype != Dtype::F16)) return false;
-        const TensorBytes narrow = read(tensor);
-        const float* const wide = tensor.dtype == Dtype::BF16 ? elements.template widened<BF16>(narrow.bytes())
-                                                              : elements.template widened<F16>(narrow.bytes());
-        assign(weights, dense<F32>(wide, shape));
+        detail::assign(weights, matrix.read<G>(shape, elements));
         return true;
       }
       return false;
     });
-  }
-
-  /// In place wherever the model has the file's bytes as they are, and the file has them aligned.
-  template <class T>
-  static const T* elements_of(const ModelTensor& tensor, Elements& elements) {
-    if (tensor.in_place()) return elements.of<T>(*tensor.stored.tensor);
-    std::byte* const arranged = elements.take(tensor.bytes());
-    detail::rearrange(tensor, arranged);
-    MappedFile::forget(tensor.stored.tensor->bytes);
-    return reinterpret_cast<const T*>(arranged);
-  }
-
-  /// Rows are the first length of a shape, columns all others.
-  template <class G>
-  static Weights<G> dense(const typename G::stored* data, std::span<const std::size_t> shape) {
-    std::size_t columns = 1;
-    for (const std::size_t length : shape.subspan(1)) columns *= length;
-    return {data, shape[0], columns};
-  }
-
-  template <class F, class G>
-  static void assign(Weights<F>& weights, const Weights<G>& found) {
-    if constexpr (std::same_as<F, G>) {
-      weights = found;
-    } else {
-      weights.stored = found;
-    }
   }
 
   std::vector<bool> used_;  ///< per tensor

@@ -336,6 +336,13 @@ TEST_CASE_FIXTURE(Fixture, "what does not fit the model is refused, and the mode
     folder.add_change("vision_model.patch_embedding", 12, 588);
     CHECK(failure<shape_error>(folder).find("found 2 others: base_model.model.vision_model.patch_embedding") != std::string::npos);
   }
+  SUBCASE("a module without weights, as those of the vision part in a save of the text model alone") {
+    loaded.model->multi_modal_projector.weight.weights = {};
+    folder.add_change("multi_modal_projector", 24, 36);
+    CHECK(message<shape_error>([&] {
+            adapters.add(loaded, folder.write(), ctx);
+          }).find("found 2 others: base_model.model.multi_modal") != std::string::npos);
+  }
   SUBCASE("sizes of another model") {
     folder.add_change(up_proj, 44, 24);
     CHECK(failure<shape_error>(folder) ==

@@ -270,9 +270,7 @@ TEST_CASE("parts that a folder may lack, and parts of another model") {
   SUBCASE("a chat template, wherever releases put it") {
     const std::string plain(detail::plain_template);
     SUBCASE("chat_template.jinja") { folder.write("chat_template.jinja", plain); }
-    SUBCASE("chat_template.json") {
-      folder.write("chat_template.json", concat("{\"chat_template\": ", python_string(plain), "}"));
-    }
+    SUBCASE("chat_template.json") { folder.write("chat_template.json", concat("{\"chat_template\": ", python_string(plain), "}")); }
     SUBCASE("tokenizer_config.json") {
       folder.write("tokenizer_config.json", concat("{\"chat_template\": ", python_string(plain), "}"));
     }
