@@ -13,6 +13,7 @@
 
 #include <mllama/generate/quantize.hpp>
 
+#include "support/adapters.hpp"
 #include "support/command_line.hpp"
 #include "support/progress.hpp"
 #include "support/summary.hpp"
@@ -22,7 +23,7 @@ namespace {
 
 struct Arguments {
   std::string model, out;
-  std::vector<std::string> rules;
+  std::vector<std::string> rules, adapters;
   mllama::QuantizeOptions options;
 };
 
@@ -55,9 +56,14 @@ void print(std::vector<mllama::QuantizationError> errors) {
 
 void run(Arguments& arguments) {
   for (const std::string& rule : arguments.rules) arguments.options.rules.push_back(rule_of(rule));
+  for (const std::string& text : arguments.adapters) {
+    const support::AdapterArgument adapter = support::adapter_argument(text);
+    arguments.options.adapters.push_back({adapter.folder, adapter.scale});
+  }
   const support::Stopwatch watch;
   support::Progress progress(support::Terminal::of_stderr());
   mllama::Quantizer quantizer(arguments.model, arguments.out, arguments.options);
+  for (const std::string& notice : quantizer.notices()) support::write_stderr(notice + '\n');
   constexpr mllama::Tap tensor{"tensors"};
   progress.begin("Quantising", tensor.name, quantizer.size());
   const auto errors = quantizer.run([&] { progress(tensor, 0); });
@@ -86,6 +92,9 @@ int main(int argc, char** argv) {
       ->type_name("PATTERN...");
   app.add_option("--rule", arguments.rules, "another format for some modules; the first rule that fits counts")
       ->type_name("PATTERN=FORMAT...");
+  app.add_option("--adapter", arguments.adapters, "LoRA adapter of PEFT to merge first; may be repeated")
+      ->type_name("DIR[=SCALE]")
+      ->allow_extra_args(false);
   app.add_option("--threads", options.threads, "0: all")->capture_default_str();
   return support::run(app, argc, argv, [&] { run(arguments); });
 }

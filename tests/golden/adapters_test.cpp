@@ -5,7 +5,9 @@
 
 #include <mllama/core/context.hpp>
 #include <mllama/generate/adapters.hpp>
+#include <mllama/generate/quantize.hpp>
 #include <mllama/models/mllama/adapted.hpp>
+#include <unit/io/temporary_folder.hpp>
 
 using namespace mllama;
 
@@ -33,7 +35,25 @@ struct Run {
   }
 };
 
-/// All cases of a model.
+/// Compares with a file of expected outputs.
+double worst_error(const std::vector<NamedTensor>& outputs, const Safetensors& expected) {
+  double worst = 0;
+  std::size_t compared = 0;
+  for (const NamedTensor& output : outputs) {
+    const FileTensor* const tensor = expected.find(concat("transformers_4_56/", output.name));
+    if (tensor == nullptr) continue;
+    CAPTURE(output.name);
+    REQUIRE(tensor->shape == output.shape);
+    const double error = mllama_test::relative_error(output.values, *tensor);
+    CHECK(error <= mllama_test::float32_tolerance);
+    worst = std::max(worst, error);
+    ++compared;
+  }
+  CHECK(compared == expected.tensors().size());
+  return worst;
+}
+
+/// All cases of a model, with adapters beside the weights and merged into them.
 template <class Model, Backend B>
 void check_adapters(const std::string& name) {
   namespace fs = std::filesystem;
@@ -54,20 +74,23 @@ void check_adapters(const std::string& name) {
       if (scale != 1) adapters.scale(adapters.size() - 1, scale);
       CHECK(adapters.notices(adapters.size() - 1).empty());
     }
-    double worst = 0;
-    std::size_t compared = 0;
-    for (const NamedTensor& output : run_logits<B>(*loaded.model, inputs, profile::transformers_4_56::numerics, 2)) {
-      const FileTensor* const tensor = expected.find(concat("transformers_4_56/", output.name));
-      if (tensor == nullptr) continue;
-      CAPTURE(output.name);
-      REQUIRE(tensor->shape == output.shape);
-      const double error = mllama_test::relative_error(output.values, *tensor);
-      CHECK(error <= mllama_test::float32_tolerance);
-      worst = std::max(worst, error);
-      ++compared;
+    const auto outputs = [&](const auto& weights) {
+      return run_logits<B>(*weights.model, inputs, profile::transformers_4_56::numerics, 2);
+    };
+    const double beside = worst_error(outputs(loaded), expected);
+
+    QuantizeOptions options{.format = "f32"};
+    for (const auto& [adapter, scale] : run.adapters) options.adapters.push_back({concat(folder, "/", adapter), scale});
+    const mllama_test::TemporaryFolder merged;
+    double inside = 0;
+    if (std::ranges::count(run.adapters, "biased", &std::pair<std::string, double>::first) != 0) {
+      // Its biases are for linears that have none to take them.
+      CHECK_THROWS_AS(Quantizer(model, merged / "out", options), config_error);
+    } else {
+      Quantizer(model, merged / "out", options).run([] {});
+      inside = worst_error(outputs(load_weights<Model>(merged / "out")), expected);
     }
-    CHECK(compared == expected.tensors().size());
-    std::printf("%-60s worst error %.1e\n", path.substr(path.find("adapters/")).c_str(), worst);
+    std::printf("%-60s worst error %.1e, merged %.1e\n", path.substr(path.find("adapters/")).c_str(), beside, inside);
     ++cases;
   }
   CHECK(cases >= 3);

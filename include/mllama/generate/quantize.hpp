@@ -17,6 +17,7 @@
 #include <mllama/core/check.hpp>
 #include <mllama/core/encode.hpp>
 #include <mllama/core/thread_pool.hpp>
+#include <mllama/generate/merged_folder.hpp>
 #include <mllama/io/bitsandbytes_writer.hpp>
 #include <mllama/io/checkpoint.hpp>
 #include <mllama/io/checkpoint_writer.hpp>
@@ -34,11 +35,12 @@ struct QuantizeOptions {
   struct Rule {
     std::string pattern, format;
   };
-  std::string format = "nf4";          ///< of linear layers; a float format is that of all float tensors
-  bool nested = false;                 ///< scales of 4-bit blocks are quantised, too
-  std::size_t block = 64;              ///< elements that share a scale, a power of two from 32 to 4096
-  std::vector<std::string> skip = {};  ///< linear layers that stay as they are; none given: `lm_head`
-  std::vector<Rule> rules = {};        ///< the first one that fits counts, before `skip`
+  std::string format = "nf4";                ///< of linear layers; a float format is that of all float tensors
+  bool nested = false;                       ///< scales of 4-bit blocks are quantised, too
+  std::size_t block = 64;                    ///< elements that share a scale, a power of two from 32 to 4096
+  std::vector<std::string> skip = {};        ///< linear layers that stay as they are; none given: `lm_head`
+  std::vector<Rule> rules = {};              ///< the first one that fits counts, before `skip`
+  std::vector<MergedAdapter> adapters = {};  ///< merged in their order, before anything is quantised
   CheckpointWriterOptions writer = {};
   unsigned threads = 0;  ///< 0: as many as the machine runs at once
 };
@@ -124,8 +126,10 @@ struct ErrorSums {
 }  // namespace detail
 
 /// Writes a model folder anew in another format, one tensor after the other; at most a tensor's result is in memory.
+///   * Adapters are merged in float32.
 ///   * Linear layers (matrices `*.weight` but for tables of embeddings) are decoded to float32 and stored in their format; those
-///     that are skipped, and everything else, keep their bytes. A float format is that of all float tensors.
+///     that are skipped, and everything else, keep their bytes, or their float type if adapters change them. A float format is that
+///     of all float tensors.
 ///   * Names are those of the source; of Meta's layout, those of transformers' checkpoints.
 ///   * config.json gets a new `quantization_config`, or loses it; the other files of settings and vocabulary are copied.
 ///   * The bytes are those that transformers with bitsandbytes saves on a CPU, but for nested scales (see encode_scales).
@@ -136,14 +140,16 @@ class BasicQuantizer {
  public:
   /// Reads headers and plans; nothing is computed yet.
   BasicQuantizer(const std::string& from, const std::string& to, QuantizeOptions options)
-      : options_(std::move(options)), sizes_(read_model_sizes(from)), source_(Checkpoint::open(from)), threads_(options_.threads) {
+      : options_(std::move(options)), sizes_(read_model_sizes(from)), source_(from, options_.adapters), threads_(options_.threads) {
+    detail::with_format_named(options_.format, [&]<class F>() { to_floats_ = DenseFormat<F>; });
     check(options_.block >= 32 && options_.block <= 4096 && std::has_single_bit(options_.block),
           [&] { return Fault{.field = "block", .expected = "a power of two from 32 to 4096", .found = concat(options_.block)}; });
     if (options_.skip.empty()) options_.skip = {"lm_head"}, default_skip_ = true;
     std::vector<PlannedTensor> declared;
-    for (const ModelTensor& tensor : source_.tensors()) {
-      if (!is_part(tensor)) plan(tensor, declared);
+    for (const ModelTensor& tensor : source_.files().tensors()) {
+      if (!source_.is_part(tensor)) plan(tensor, declared);
     }
+    source_.check_all_used();
     std::ranges::sort(work_, {}, &Work::name);
     writer_.emplace(to, std::move(declared), options_.writer);
   }
@@ -151,6 +157,8 @@ class BasicQuantizer {
   /// Number of tensors that `run` speaks of.
   [[nodiscard]] std::size_t size() const noexcept { return work_.size(); }
   [[nodiscard]] std::size_t tensor_bytes() const noexcept { return writer_->tensor_bytes(); }
+  /// What there is to say about the adapters, a sentence each.
+  [[nodiscard]] std::vector<std::string> notices() const { return source_.notices(); }
 
   /// Does the work, and calls `done()` after each tensor.
   /// Returns:  the errors of all tensors that have another format now, in the order of their names
@@ -176,22 +184,11 @@ class BasicQuantizer {
     std::string name;         ///< to be
     std::string_view format;  ///< to be; empty: all bytes as they are
     Shape shape;
+    TensorChanges changes;
     FourBitTensors four_bit = {};
     Int8Tensors int8 = {};
     std::size_t first = 0;  ///< number of the declared tensor, or of the first one, if the bytes stay as they are
   };
-
-  /// Whether a tensor belongs to the one whose name its own begins with, or to the matrix beside it.
-  [[nodiscard]] bool is_part(const ModelTensor& tensor) const {
-    const std::string_view name = tensor.name, module = name.substr(0, name.rfind('.'));
-    if (name.ends_with(".SCB") || name.ends_with(".weight_format")) return source_.find(concat(module, ".weight")) != nullptr;
-    const std::size_t end = name.find(".weight.");
-    return end != name.npos && source_.find(name.substr(0, end + std::string_view(".weight").size())) != nullptr;
-  }
-
-  [[nodiscard]] static bool is_linear(std::string_view name, const Shape& shape) {
-    return shape.size() == 2 && name.ends_with(".weight") && name.find("embed") == name.npos;
-  }
 
   /// The name of a tensor in the new folder: the source's, or the one of published checkpoints.
   [[nodiscard]] static std::string new_name(const ModelTensor& tensor) {
@@ -201,32 +198,35 @@ class BasicQuantizer {
     return is_vision ? tensor.name : concat("language_model.", tensor.name.starts_with("lm_head.") ? "" : "model.", tensor.name);
   }
 
-  [[nodiscard]] bool is_float_target() const noexcept {
-    return options_.format.find('f') == 0 ? options_.format != "fp4" : options_.format == "bf16";
-  }
-
   /// The format that a tensor is to get; empty if its bytes stay as they are.
   [[nodiscard]] std::string_view format_of(const ModelTensor& tensor, const Shape& shape) const {
     const bool is_float = tensor.dtype == Dtype::F32 || tensor.dtype == Dtype::BF16 || tensor.dtype == Dtype::F16;
-    if (!is_linear(tensor.name, shape))
-      return is_float && is_float_target() ? std::string_view(options_.format) : std::string_view();
+    if (!MergedFolder::is_linear(tensor.name, shape))
+      return is_float && to_floats_ ? std::string_view(options_.format) : std::string_view();
     const std::string_view module = std::string_view(tensor.name).substr(0, tensor.name.rfind('.'));
     const auto fits = [&](std::string_view pattern) { return matches_module(pattern, module); };
     for (const auto& [pattern, format] : options_.rules) {
       if (fits(pattern)) return format;
     }
-    return !is_float_target() && std::ranges::any_of(options_.skip, fits) ? std::string_view() : std::string_view(options_.format);
+    return !to_floats_ && std::ranges::any_of(options_.skip, fits) ? std::string_view() : std::string_view(options_.format);
   }
 
   void plan(const ModelTensor& tensor, std::vector<PlannedTensor>& declared) {
-    Work work{.tensor = &tensor, .name = new_name(tensor), .format = {}, .shape = source_.own_shape(tensor)};
+    Work work{.tensor = &tensor, .name = new_name(tensor), .format = {}, .shape = source_.files().own_shape(tensor), .changes = {}};
     if (tensor.name.ends_with(".weight") && work.shape.empty()) {
       tensor.stored.fail("a shape in its quantisation state", "none");
     }
     work.format = format_of(tensor, work.shape);
+    work.changes = source_.changes_of(tensor, work.shape);
+    if (work.format.empty() && !work.changes.empty()) {  // of a quantised matrix, which would lose small changes, too
+      const Dtype dtype = float_type(tensor);
+      work.format = dtype == Dtype::F32   ? detail::option_name<F32>
+                    : dtype == Dtype::F16 ? detail::option_name<F16>
+                                          : detail::option_name<BF16>;
+    }
     if (work.format.empty()) {
       work.first = declared.size();
-      for (const ModelTensor* part : parts_of(tensor)) {
+      for (const ModelTensor* part : source_.parts_of(tensor)) {
         declared.push_back(
             {new_name(*part), part->dtype, part == &tensor && tensor.in_place() ? tensor.stored.tensor->shape : part->shape});
       }
@@ -253,30 +253,18 @@ class BasicQuantizer {
     work_.push_back(std::move(work));
   }
 
-  /// The tensor, and those that a quantised matrix is made of beside it.
-  [[nodiscard]] std::vector<const ModelTensor*> parts_of(const ModelTensor& tensor) const {
-    std::vector<const ModelTensor*> parts{&tensor};
-    for (const ModelTensor& part : source_.with_prefix(tensor.name + '.')) parts.push_back(&part);
-    const std::string module = tensor.name.substr(0, tensor.name.rfind('.'));
-    for (const std::string_view beside : {".SCB", ".weight_format"}) {
-      if (const ModelTensor* const part = source_.find(concat(module, beside));
-          part != nullptr && tensor.name == module + ".weight") {
-        parts.push_back(part);
-      }
-    }
-    return parts;
-  }
-
   /// What a tensor's numbers were before they were quantised: its own type, or that of the embedding.
   [[nodiscard]] Dtype float_type(const ModelTensor& tensor) const {
-    if (tensor.dtype == Dtype::F32 || tensor.dtype == Dtype::BF16 || tensor.dtype == Dtype::F16) return tensor.dtype;
-    const ModelTensor* const embedding = source_.find("embed_tokens.weight");
+    const bool is_quantized = source_.parts_of(tensor).size() > 1;
+    if (!is_quantized && (tensor.dtype == Dtype::F32 || tensor.dtype == Dtype::BF16 || tensor.dtype == Dtype::F16))
+      return tensor.dtype;
+    const ModelTensor* const embedding = source_.files().find("embed_tokens.weight");
     return embedding != nullptr ? embedding->dtype : Dtype::BF16;
   }
 
   void copy(const Work& work) {
     std::size_t number = work.first;
-    for (const ModelTensor* const part : parts_of(*work.tensor)) {
+    for (const ModelTensor* const part : source_.parts_of(*work.tensor)) {
       const TensorBytes bytes = Checkpoint::read(*part);
       writer_->write(number++, 0, bytes.bytes());
     }
@@ -285,17 +273,11 @@ class BasicQuantizer {
   /// A tensor in another format.
   template <class F>
   QuantizationError store(Work& work) {
-    Weights<Stored> before;
-    Elements memory;
-    source_.bind(before, work.tensor->name, work.shape, memory);
     detail::ErrorSums sums;
     std::size_t columns = 1;
     for (std::size_t axis = 1; axis < work.shape.size(); ++axis) columns *= work.shape[axis];
     const std::size_t elements = work.shape.empty() ? 1 : work.shape[0] * columns;
-    with_format(before, [&](const auto& weights) {
-      const auto decode = [&](std::size_t first, std::span<float> out) {
-        kernels::detail::decode_run(weights, first, out.size(), out.data());
-      };
+    source_.with_numbers(*work.tensor, work.shape, work.changes, [&](const auto& decode) {
       if constexpr (BlockFormat<F>) {
         sums = store_blocks<F>(work, decode);
       } else if constexpr (RowFormat<F>) {
@@ -304,7 +286,6 @@ class BasicQuantizer {
         sums = store_floats<F>(work, elements, decode);
       }
     });
-    for (const ModelTensor* const part : parts_of(*work.tensor)) MappedFile::forget(part->stored.tensor->bytes);
     return {.tensor = work.name,
             .format = detail::option_name<F>,
             .elements = elements,
@@ -432,7 +413,7 @@ class BasicQuantizer {
 
   /// config.json, and copies of the other small files.
   void add_settings() {
-    const std::string file = detail::folder_file(source_.folder(), "config.json");
+    const std::string file = detail::folder_file(source_.files().folder(), "config.json");
     const JsonFile config(file);
     std::vector<JsonMember> changes;
     if (config.root()["text_config"]["quantization_config"].present()) {  // some releases put it there
@@ -440,7 +421,7 @@ class BasicQuantizer {
       changes.push_back({"text_config", with_members(config.root()["text_config"].view().text(), file, inner)});
     }
     changes.push_back({"quantization_config", std::nullopt});
-    if (is_float_target()) {
+    if (to_floats_) {
       detail::with_format_named(options_.format, [&]<class F>() {
         if constexpr (DenseFormat<F>) {
           const bool is_new = config.root()["dtype"].present();
@@ -451,11 +432,11 @@ class BasicQuantizer {
       changes.back().value = quantization_config_text(settings(), torch_name(float_type(*work_.front().tensor)));
     }
     writer_->add_file("config.json", with_members(config.text(), file, changes));
-    for (const std::string& name : detail::folder_content(source_.folder()).value_or(std::vector<std::string>{})) {
+    for (const std::string& name : detail::folder_content(source_.files().folder()).value_or(std::vector<std::string>{})) {
       const std::string_view ending = std::string_view(name).substr(std::min(name.size(), name.rfind('.')));
       const bool is_text = ending == ".json" || ending == ".jinja" || ending == ".model" || ending == ".txt" || ending == ".md";
       if (is_text && name != "config.json" && !name.ends_with(".index.json"))
-        writer_->copy_file(concat(source_.folder(), '/', name), name);
+        writer_->copy_file(concat(source_.files().folder(), '/', name), name);
     }
   }
 
@@ -475,7 +456,8 @@ class BasicQuantizer {
   QuantizeOptions options_;
   bool default_skip_ = false;
   ModelSizes sizes_;
-  Checkpoint source_;
+  MergedFolder source_;
+  bool to_floats_ = false;
   ThreadPool threads_;
   std::vector<Work> work_;
   std::optional<CheckpointWriter> writer_;
