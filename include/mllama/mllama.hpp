@@ -13,6 +13,7 @@
 #include <mllama/core/visit.hpp>
 #include <mllama/core/workspace.hpp>
 #include <mllama/generate/adapter_file.hpp>
+#include <mllama/generate/adapter_merge.hpp>
 #include <mllama/generate/adapters.hpp>
 #include <mllama/generate/batch.hpp>
 #include <mllama/generate/chat.hpp>

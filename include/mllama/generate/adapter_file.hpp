@@ -3,8 +3,10 @@
 
 #include <algorithm>
 #include <array>
+#include <atomic>
 #include <cmath>
 #include <cstddef>
+#include <cstring>
 #include <initializer_list>
 #include <optional>
 #include <span>
@@ -14,8 +16,10 @@
 #include <vector>
 
 #include <mllama/core/check.hpp>
+#include <mllama/core/thread_pool.hpp>
 #include <mllama/io/adapter_config.hpp>
 #include <mllama/io/elements.hpp>
+#include <mllama/io/float_tensor.hpp>
 #include <mllama/io/model_files.hpp>
 #include <mllama/io/safetensors.hpp>
 #include <mllama/layers/lora.hpp>
@@ -308,5 +312,35 @@ class BasicAdapterFile {
   Elements elements_;
 };
 using AdapterFile = BasicAdapterFile<>;
+
+/// Whether a tensor of a file holds the numbers of a parameter: the same ones, or where the types differ, ones that round alike to
+/// bfloat16. True of a quantised parameter, which has no such copy.
+template <WeightFormat F>
+[[nodiscard]] bool is_copy(const FileTensor& tensor, const Weights<F>& weights, ThreadPool& threads) {
+  return with_format(weights, [&]<class G>(const Weights<G>& base) {
+    if constexpr (!DenseFormat<G>) {
+      return true;
+    } else {
+      Elements scratch;
+      Weights<StoredFloat> found;
+      if (!bind_float(found, tensor, tensor.shape, scratch)) return false;
+      const float tolerance = tensor.dtype == detail::dtype_of<G>() ? 0 : 0x1p-8F;
+      std::atomic<bool> same = true;
+      threads.parallel_for(tensor.size(), 1024, [&](std::size_t begin, std::size_t end, unsigned) {
+        std::array<float, 1024> expected, values;
+        for (std::size_t i = begin; i < end && same.load(std::memory_order_relaxed); i += values.size()) {
+          const std::size_t count = std::min(values.size(), end - i);
+          base.decode(i, {expected.data(), count});
+          found.decode(i, {values.data(), count});
+          for (std::size_t j = 0; j < count; ++j) {
+            const bool near = std::abs(values[j] - expected[j]) <= tolerance * std::abs(expected[j]);
+            if (!near && std::memcmp(&values[j], &expected[j], sizeof(float)) != 0) same.store(false, std::memory_order_relaxed);
+          }
+        }
+      });
+      return same.load();
+    }
+  });
+}
 
 }  // namespace mllama

@@ -2,11 +2,8 @@
 #pragma once
 
 #include <algorithm>
-#include <atomic>
 #include <cmath>
 #include <cstddef>
-#include <cstring>
-#include <iterator>
 #include <memory>
 #include <span>
 #include <string>
@@ -25,36 +22,6 @@
 namespace mllama {
 
 namespace detail {
-
-/// Whether a file's tensor holds the numbers of a parameter: the same ones, or where the types differ, ones that round alike to
-/// bfloat16. True of a quantised parameter, which has no such copy.
-template <class Ctx, class F>
-bool holds_copy(Ctx& ctx, const Weights<F>& weights, const FileTensor& copy) {
-  return with_format(weights, [&]<class G>(const Weights<G>& base) {
-    if constexpr (!DenseFormat<G>) {
-      return true;
-    } else {
-      Elements scratch;
-      Weights<StoredFloat> found;
-      if (!bind_float(found, copy, copy.shape, scratch)) return false;
-      const float tolerance = copy.dtype == dtype_of<G>() ? 0 : 0x1p-8F;
-      std::atomic<bool> same = true;
-      ctx.parallel(copy.size(), 1024, [&](std::size_t begin, std::size_t end, unsigned) {
-        float expected[1024], values[1024];
-        for (std::size_t i = begin; i < end && same.load(std::memory_order_relaxed); i += std::size(values)) {
-          const std::size_t count = std::min(std::size(values), end - i);
-          base.decode(i, {expected, count});
-          found.decode(i, {values, count});
-          for (std::size_t j = 0; j < count; ++j) {
-            const bool near = std::abs(values[j] - expected[j]) <= tolerance * std::abs(expected[j]);
-            if (!near && std::memcmp(&values[j], &expected[j], sizeof(float)) != 0) same.store(false, std::memory_order_relaxed);
-          }
-        }
-      });
-      return same.load();
-    }
-  });
-}
 
 /// A parameter of a model, whatever its format.
 template <class Ctx>
@@ -85,7 +52,7 @@ class AdapterPlaceOf final : public AdapterPlace<Ctx> {
   AdapterPlaceOf(std::string_view key, std::span<const std::size_t> sizes, Weights<F>& weights)
       : AdapterPlace<Ctx>(key, sizes), weights_(&weights) {}
 
-  [[nodiscard]] bool holds(Ctx& ctx, const FileTensor& copy) const override { return holds_copy(ctx, *weights_, copy); }
+  [[nodiscard]] bool holds(Ctx& ctx, const FileTensor& copy) const override { return is_copy(copy, *weights_, ctx.threads()); }
   [[nodiscard]] bool takes(const FileTensor& tensor) const override {
     Weights<F> trial{};
     Elements scratch;

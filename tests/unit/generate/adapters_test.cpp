@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include <mllama/generate/adapter_merge.hpp>
 #include <mllama/generate/adapters.hpp>
 #include <mllama/generate/pretrained.hpp>
 
@@ -58,20 +59,22 @@ struct Fixture {
 
   /// Logits of a model whose file has the weights that an adapter makes of the base's.
   [[nodiscard]] std::vector<float> merged(const AdapterFolder& folder, double scale) const {
-    AdapterFile file(folder.write());
+    AdapterMerge merge_of;
+    merge_of.add(folder.write(), scale);
     std::vector<SavedTensor> tensors = saved_tensors(*base.random.model);
-    const auto find = [&](const std::string& name) -> std::vector<float>& {
-      return std::ranges::find(tensors, name, &SavedTensor::name)->values;
-    };
-    for (const AdaptableMatrix& m : adaptable_matrices()) {
-      const std::string name(canonical_name(m.module));
-      const auto change = m.is_table ? file.embedding(name, m.rows, m.columns) : file.linear(name, m.rows, m.columns);
-      if (!change) continue;
-      std::span<float> bias;
-      if (m.has_bias) bias = find(m.module + ".bias");
-      merge(std::array{ScaledLowRank{*change, scale}}, 0, {find(m.module + ".weight").data(), m.rows, m.columns, m.columns}, bias);
+    ThreadPool threads(2);
+    for (SavedTensor& tensor : tensors) {
+      const std::string_view name = canonical_name(tensor.name);
+      const std::size_t rows = tensor.shape[0], columns = tensor.values.size() / rows;
+      const auto [replacement, changes] =
+          merge_of.of(name, tensor.shape, Weights<F32>{tensor.values.data(), rows, columns}, threads);
+      CHECK(replacement == nullptr);
+      if (changes.empty()) continue;
+      const auto beside = std::ranges::find(tensors, replaced(tensor.name, ".weight", ".bias"), &SavedTensor::name);
+      const std::span<float> bias = beside == tensors.end() ? std::span<float>() : std::span(beside->values);
+      merge(changes, 0, {tensor.values.data(), rows, columns, columns}, bias);
     }
-    file.check_all_used();
+    merge_of.check_all_used();
     const TemporaryFolder changed;
     changed.write("config.json", tiny_config);
     save(changed / "model.safetensors", tensors);
