@@ -3,6 +3,7 @@
 
 #include <cmath>
 #include <cstddef>
+#include <deque>
 #include <optional>
 #include <span>
 #include <string>
@@ -76,6 +77,15 @@ class AdapterMerge {
     return merged;
   }
 
+  /// What their configurations have that was ignored although it may matter.
+  [[nodiscard]] std::vector<std::string> notices() const {
+    std::vector<std::string> all;
+    for (const Adapter& adapter : adapters_) {
+      all.insert(all.end(), adapter.file.config().notices.begin(), adapter.file.config().notices.end());
+    }
+    return all;
+  }
+
   /// Errors:  shape_error that lists tensors that no parameter has asked for.
   void check_all_used() const {
     for (const Adapter& adapter : adapters_) adapter.file.check_all_used();
@@ -87,7 +97,7 @@ class AdapterMerge {
     std::string folder;
     double scale;
   };
-  std::vector<Adapter> adapters_;
+  std::deque<Adapter> adapters_;  // what it gave refers to them
 };
 
 }  // namespace mllama

@@ -3,16 +3,14 @@
 
 #include <algorithm>
 #include <cstddef>
-#include <deque>
-#include <memory>
 #include <span>
 #include <string>
 #include <string_view>
-#include <utility>
 #include <vector>
 
 #include <mllama/core/check.hpp>
-#include <mllama/generate/adapter_file.hpp>
+#include <mllama/core/thread_pool.hpp>
+#include <mllama/generate/adapter_merge.hpp>
 #include <mllama/io/checkpoint.hpp>
 #include <mllama/io/float_tensor.hpp>
 #include <mllama/kernels/simd/decode.hpp>
@@ -28,13 +26,11 @@ struct MergedAdapter {
   double scale = 1;
 };
 
-/// What adapters make of a tensor.
-struct TensorChanges {
-  std::vector<ScaledLowRank> low_rank;      ///< of a matrix or, in a bias, of the matrix beside it
-  const FileTensor* replacement = nullptr;  ///< what takes its place, before the changes
-  std::size_t columns = 0;                  ///< of that matrix
+/// What adapters make of a tensor. Low-rank changes of a bias are those of the matrix beside it.
+struct TensorChanges : MergedParameter {
+  std::size_t columns = 0;  ///< of that matrix
 
-  [[nodiscard]] bool empty() const noexcept { return low_rank.empty() && replacement == nullptr; }
+  [[nodiscard]] bool empty() const noexcept { return changes.empty() && replacement == nullptr; }
 };
 
 /// A model folder, and the adapters that are merged into it in their order. Needs no model type.
@@ -44,18 +40,13 @@ class BasicMergedFolder {
  public:
   /// Errors:  those of Checkpoint::open and AdapterFile
   BasicMergedFolder(const std::string& folder, std::span<const MergedAdapter> adapters) : files_(Checkpoint::open(folder)) {
-    for (const MergedAdapter& adapter : adapters) adapters_.push_back({AdapterFile(adapter.folder), adapter.scale});
+    for (const MergedAdapter& adapter : adapters) adapters_.add(adapter.folder, adapter.scale);
   }
 
   [[nodiscard]] Checkpoint& files() noexcept { return files_; }
   [[nodiscard]] const Checkpoint& files() const noexcept { return files_; }
 
-  /// What the adapters' configurations have that was ignored although it may matter.
-  [[nodiscard]] std::vector<std::string> notices() const {
-    std::vector<std::string> all;
-    for (const auto& [file, scale] : adapters_) all.insert(all.end(), file.config().notices.begin(), file.config().notices.end());
-    return all;
-  }
+  [[nodiscard]] const AdapterMerge& adapters() const noexcept { return adapters_; }
 
   /// Whether a tensor belongs to the one whose name its own begins with, or to the matrix beside it.
   [[nodiscard]] bool is_part(const ModelTensor& tensor) const {
@@ -83,41 +74,27 @@ class BasicMergedFolder {
   }
 
   /// What the adapters make of a tensor of this shape.
-  /// Errors:  shape_error, format_error and config_error as AdapterFile has them, and for a bias where the base has none.
-  [[nodiscard]] TensorChanges changes_of(const ModelTensor& tensor, std::span<const std::size_t> shape) {
-    TensorChanges changes;
+  /// Errors:  those of AdapterMerge::of, and config_error for a change of a bias where the base has none.
+  [[nodiscard]] TensorChanges changes_of(const ModelTensor& tensor, const Shape& shape, ThreadPool& threads) {
+    if (adapters_.empty()) return {};
+    TensorChanges changes{parameter(tensor, shape, threads)};
     const std::string_view module = module_of(tensor.name);
-    for (auto& [file, scale] : adapters_) {
-      static_cast<void>(file.copy(tensor.name, shape));  // of the base that the adapter was made for, which may be quantised here
-      if (const FileTensor* const replacement = file.replacement(tensor.name, shape)) {
-        check<config_error>(changes.empty() && scale == 1, [&] {
-          return Fault{.file = file.path(),
-                       .field = replacement->name,
-                       .note = changes.empty() ? "an adapter that replaces tensors is merged with scale 1"
-                                               : "another adapter changes or replaces this tensor"};
-        });
-        changes.replacement = replacement;
-      }
-      const bool is_bias = tensor.name.ends_with(".bias");
-      const ModelTensor* const matrix = is_bias ? files_.find(concat(module, ".weight")) : &tensor;
-      if (matrix == nullptr || !matrix->name.ends_with(".weight")) continue;
-      const Shape lengths = is_bias ? files_.own_shape(*matrix) : Shape(shape.begin(), shape.end());
-      if (lengths.size() != 2) continue;
-      const auto change = is_linear(matrix->name, lengths) ? file.linear(module, lengths[0], lengths[1])
-                                                           : file.embedding(module, lengths[0], lengths[1]);
-      if (!change || (is_bias && change->bias == nullptr)) continue;
-      check<config_error>(change->bias == nullptr || files_.find(concat(module, ".bias")) != nullptr, [&] {
-        return Fault{.file = file.path(), .field = std::string(module), .note = "the adapter adds a bias, and the base has none"};
-      });
+    const auto has_bias = [](const ScaledLowRank& scaled) { return scaled.change.bias != nullptr; };
+    if (tensor.name.ends_with(".bias")) {
+      const ModelTensor* const matrix = files_.find(concat(module, ".weight"));
+      if (matrix == nullptr) return changes;
+      const Shape lengths = files_.own_shape(*matrix);
+      if (lengths.size() != 2) return changes;
       changes.columns = lengths[1];
-      changes.low_rank.push_back({*change, scale});
+      changes.changes = parameter(*matrix, lengths, threads).changes;
+      if (std::ranges::none_of(changes.changes, has_bias)) changes.changes.clear();
+    } else if (shape.size() == 2) {
+      changes.columns = shape[1];
+      check<config_error>(std::ranges::none_of(changes.changes, has_bias) || files_.find(concat(module, ".bias")) != nullptr, [&] {
+        return Fault{.file = files_.folder(), .field = std::string(module), .note = "an adapter adds a bias, and there is none"};
+      });
     }
     return changes;
-  }
-
-  /// See AdapterFile::check_all_used, of all adapters.
-  void check_all_used() const {
-    for (const auto& [file, scale] : adapters_) file.check_all_used();
   }
 
   /// Calls `use(decode)` with a function `decode(first, out)` that gives the elements [first, first + out.size()) of a tensor, to
@@ -137,7 +114,7 @@ class BasicMergedFolder {
       const auto plain = [&](std::size_t first, std::span<float> out) {
         kernels::detail::decode_run(stored, first, out.size(), out.data());
       };
-      if (changes.low_rank.empty()) {
+      if (changes.changes.empty()) {
         use(plain);
       } else if (shape.size() == 1) {
         use([&](std::size_t first, std::span<float> out) { decode_bias(tensor, changes, plain, first, out); });
@@ -149,10 +126,12 @@ class BasicMergedFolder {
   }
 
  private:
-  struct Adapter {
-    AdapterFile file;
-    double scale;
-  };
+  [[nodiscard]] MergedParameter parameter(const ModelTensor& tensor, const Shape& shape, ThreadPool& threads) {
+    Elements memory;
+    Weights<Stored> weights;
+    files_.bind(weights, tensor.name, shape, memory);
+    return adapters_.of(tensor.name, shape, weights, threads);
+  }
 
   [[nodiscard]] static std::string_view module_of(std::string_view name) noexcept { return name.substr(0, name.rfind('.')); }
 
@@ -162,7 +141,7 @@ class BasicMergedFolder {
     const std::size_t columns = changes.columns, begin = first / columns, end = (first + out.size() + columns - 1) / columns;
     std::vector<float> rows((end - begin) * columns);
     plain(begin * columns, rows);
-    merge(changes.low_rank, begin, {rows.data(), end - begin, columns});
+    merge(changes.changes, begin, {rows.data(), end - begin, columns});
     std::copy_n(rows.data() + (first - begin * columns), out.size(), out.data());
   }
 
@@ -178,12 +157,12 @@ class BasicMergedFolder {
     std::vector<float> row(changes.columns);
     for (std::size_t r = 0; r < out.size(); ++r) {
       weights.decode((first + r) * row.size(), row);
-      merge(changes.low_rank, first + r, {row.data(), 1, row.size()}, out.subspan(r, 1));
+      merge(changes.changes, first + r, {row.data(), 1, row.size()}, out.subspan(r, 1));
     }
   }
 
   Checkpoint files_;
-  std::deque<Adapter> adapters_;  // changes refer to them
+  AdapterMerge adapters_;
 };
 using MergedFolder = BasicMergedFolder<>;
 

@@ -149,7 +149,7 @@ class BasicQuantizer {
     for (const ModelTensor& tensor : source_.files().tensors()) {
       if (!source_.is_part(tensor)) plan(tensor, declared);
     }
-    source_.check_all_used();
+    source_.adapters().check_all_used();
     std::ranges::sort(work_, {}, &Work::name);
     writer_.emplace(to, std::move(declared), options_.writer);
   }
@@ -158,7 +158,7 @@ class BasicQuantizer {
   [[nodiscard]] std::size_t size() const noexcept { return work_.size(); }
   [[nodiscard]] std::size_t tensor_bytes() const noexcept { return writer_->tensor_bytes(); }
   /// What there is to say about the adapters, a sentence each.
-  [[nodiscard]] std::vector<std::string> notices() const { return source_.notices(); }
+  [[nodiscard]] std::vector<std::string> notices() const { return source_.adapters().notices(); }
 
   /// Does the work, and calls `done()` after each tensor.
   /// Returns:  the errors of all tensors that have another format now, in the order of their names
@@ -217,7 +217,7 @@ class BasicQuantizer {
       tensor.stored.fail("a shape in its quantisation state", "none");
     }
     work.format = format_of(tensor, work.shape);
-    work.changes = source_.changes_of(tensor, work.shape);
+    work.changes = source_.changes_of(tensor, work.shape, threads_);
     if (work.format.empty() && !work.changes.empty()) {  // of a quantised matrix, which would lose small changes, too
       const Dtype dtype = float_type(tensor);
       work.format = dtype == Dtype::F32   ? detail::option_name<F32>
