@@ -24,6 +24,7 @@
 #include <mllama/generate/recorder.hpp>
 #include <mllama/generate/sampler.hpp>
 #include <mllama/generate/session.hpp>
+#include <mllama/generate/verify.hpp>
 #include <mllama/io/adapter_config.hpp>
 #include <mllama/io/checkpoint.hpp>
 #include <mllama/io/checkpoint_writer.hpp>

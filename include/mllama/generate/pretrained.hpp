@@ -151,7 +151,8 @@ inline std::optional<ChatTemplate> read_chat_template(const std::string& folder)
 }
 
 /// None if the folder has no tokenizer.json.
-inline std::optional<Tokenizer> read_tokenizer(const std::string& folder, std::size_t embeddings) {
+template <class = void>  // a template, so that readers are compiled where they are used and not with every include
+std::optional<Tokenizer> read_tokenizer(const std::string& folder, std::size_t embeddings) {
   const std::string file = folder + "/tokenizer.json";
   if (!exists(file)) return std::nullopt;
   std::optional<Tokenizer> tokenizer = Tokenizer::from_file(file);
@@ -162,7 +163,8 @@ inline std::optional<Tokenizer> read_tokenizer(const std::string& folder, std::s
 }
 
 /// None if the folder has no preprocessor_config.json.
-inline std::optional<ImageProcessor> read_processor(const std::string& folder, const VisionSizes& sizes) {
+template <class = void>  // see read_tokenizer
+std::optional<ImageProcessor> read_processor(const std::string& folder, const VisionSizes& sizes) {
   const std::string file = folder + "/preprocessor_config.json";
   if (!exists(file)) return std::nullopt;
   const ProcessorConfig config = read_processor_config(file);

@@ -96,7 +96,8 @@ inline void rearrange(const TileTable& how, const ModelTensor& tensor, std::byte
 }
 
 /// Writes `tensor.bytes()` bytes, as the model has them.
-inline void rearrange(const ModelTensor& tensor, std::byte* to) {
+template <class = void>  // a template, so that the variants are compiled where they are used and not with every include
+void rearrange(const ModelTensor& tensor, std::byte* to) {
   std::visit([&](const auto& how) { rearrange(how, tensor, to); }, tensor.rearrangement);
 }
 
