@@ -16,11 +16,21 @@ using mllama_test::message;
 
 namespace {
 
-Weights<NF4> read(const std::vector<FileTensor>& tensors, const Shape& shape, Elements& elements) {
+template <class F = NF4>
+Weights<F> read(const std::vector<FileTensor>& tensors, const Shape& shape, Elements& elements) {
   QuantizedTensor quantized({&tensors.front(), "file"});
   for (const FileTensor& tensor : std::span(tensors).subspan(1))
     quantized.add({&tensor, "file"}, std::string_view(tensor.name).substr(1));
-  return quantized.read<NF4>(shape, elements);
+  return quantized.read<F>(shape, elements);
+}
+
+/// The same codes and scales as FP4.
+std::vector<FileTensor> as_fp4(FourBitMatrix& matrix) {
+  matrix.map.assign(FP4::table.begin(), FP4::table.end());
+  matrix.state.replace(matrix.state.find("nf4"), 3, "fp4");
+  auto tensors = matrix.tensors("w");
+  tensors[2].name = "w.quant_state.bitsandbytes__fp4";
+  return tensors;
 }
 
 std::span<const std::byte> bytes(std::string_view text) { return std::as_bytes(std::span(text)); }
@@ -65,6 +75,52 @@ TEST_CASE("the label of the codes' bytes does not matter, nor does a shape that 
   CHECK(read(matrix.tensors("w"), {6, 8}, elements).loaded());
 }
 
+TEST_CASE("FP4 has another table, which old releases saved with four decimals") {
+  for (const bool nested : {false, true}) {
+    FourBitMatrix matrix(6, 16, 32, nested);
+    auto tensors = as_fp4(matrix);
+    Elements elements;
+    const Weights<FP4> weights = read<FP4>(tensors, {6, 16}, elements);
+    std::vector<float> decoded(6 * 16);
+    weights.decode(0, decoded);
+    for (std::size_t e = 0; e < decoded.size(); ++e) {
+      const unsigned byte = matrix.codes[e / 2];
+      CHECK(decoded[e] == FP4::table[e % 2 == 0 ? byte >> 4U : byte & 15U] * weights.scale(e / 32));
+    }
+    for (float& value : matrix.map) value = std::round(value * 1e4F) / 1e4F;
+    CHECK(read<FP4>(tensors, {6, 16}, elements).loaded());
+    matrix.map[2] = 0.667F;
+    CHECK(message<format_error>([&] {
+            static_cast<void>(read<FP4>(tensors, {6, 16}, elements));
+          }).find("w.quant_map: expected") != std::string::npos);
+    matrix.state.replace(matrix.state.find("fp4"), 3, "nf4");
+    CHECK(message<format_error>([&] {
+            static_cast<void>(read<FP4>(tensors, {6, 16}, elements));
+          }).find("quant_type: expected \"fp4\", found \"nf4\"") != std::string::npos);
+  }
+}
+
+TEST_CASE("bytes with the label of a wider type are filled up to whole elements") {
+  FourBitMatrix matrix(5, 5, 32, false);  // 25 codes, 13 bytes
+  for (const auto& [dtype, size] :
+       {std::pair{Dtype::U8, 13U}, {Dtype::I8, 13U}, {Dtype::F16, 14U}, {Dtype::BF16, 14U}, {Dtype::F32, 16U}, {Dtype::F64, 16U}}) {
+    CAPTURE(name(dtype));
+    matrix.codes.resize(size);
+    auto tensors = matrix.tensors("w");
+    tensors[0].dtype = dtype;
+    tensors[0].shape = {size * 8 / bits(dtype), 1};
+    Elements elements;
+    CHECK(read(tensors, {5, 5}, elements).loaded());
+    matrix.codes.resize(size + bits(dtype) / 8);
+    tensors = matrix.tensors("w");
+    tensors[0].dtype = dtype;
+    tensors[0].shape = {matrix.codes.size() * 8 / bits(dtype)};
+    CHECK(message<shape_error>([&] {
+            static_cast<void>(read(tensors, {5, 5}, elements));
+          }).find("bytes for 25 codes") != std::string::npos);
+  }
+}
+
 TEST_CASE("what is damaged is named") {
   constexpr float nan = std::numeric_limits<float>::quiet_NaN(), infinity = std::numeric_limits<float>::infinity();
   using Tensors = std::vector<FileTensor>;
@@ -103,6 +159,10 @@ TEST_CASE("what is damaged is named") {
       {"w: expected [6, 16], found [16, 6]", state("[6, 16]", "[16, 6]")},
       {"w: expected [6, 16], found [96]", state("[6, 16]", "[96]")},
       {"shape[0]: expected an integer from 1", state("[6, 16]", "[-6, 16]")},
+      {"shape[0]: expected an integer from 1", state("[6, 16]", "[0, 16]")},
+      {"shape[0]: expected an integer from 1", state("[6, 16]", "[6.0, 16]")},
+      {"shape: expected the lengths of a matrix, found []", state("[6, 16]", "[]")},
+      {"quant_type: expected a string, found nothing", state("\"quant_type\": \"nf4\", ", "")},
       {"shape[1]: expected an integer from 1", state("[6, 16]", "[6, 9223372036854775807]")},
       {"shape: expected an array", state("[6, 16]", "\"6x16\"")},
       {"w.quant_map: expected finite numbers, found NaN", [=](FourBitMatrix& m) { m.map[3] = nan; }},

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <array>
+#include <functional>
 #include <limits>
 #include <mllama/io/checkpoint.hpp>
 #include <mllama/io/safetensors_writer.hpp>
@@ -185,6 +186,71 @@ TEST_CASE("8-bit rows and their scales") {
   CHECK(what("d.weight") == file + "d.SCB: expected 2 elements of F32, found 1 of F32");
 }
 
+TEST_CASE("8-bit rows whose parts are not what they should be") {
+  constexpr std::array<std::int8_t, 6> codes{1, 2, 3, 4, 5, 6};
+  const float infinity = std::numeric_limits<float>::infinity();
+  struct Row {
+    const char* part;
+    std::function<void(FileTensor& weight, FileTensor& scales, FileTensor& layout)> change;
+  };
+  std::array<float, 2> scales{1, 2};
+  std::array<std::uint8_t, 8> layout{};
+  const auto layout_code = [&](std::uint8_t code) {
+    return [&layout, code](FileTensor&, FileTensor&, FileTensor&) { layout[0] = code; };
+  };
+  const Row rows[] = {
+      {"a.weight_format: expected 0, rows one after the other, found 1: bytes in an order for old GPUs", layout_code(1)},
+      {"a.weight_format: expected 0, rows one after the other, found 2", layout_code(2)},
+      {"a.weight_format: expected 0, rows one after the other, found 3", layout_code(3)},
+      {"a.weight_format: expected 0, rows one after the other, found 255", layout_code(255)},
+      {"a.weight_format: expected 1 elements of U8, found 2 of U8",
+       [&](FileTensor&, FileTensor&, FileTensor& f) {
+         f.shape = {2};
+         f.bytes = std::as_bytes(std::span(layout)).first(2);
+       }},
+      {"a.weight_format: expected 1 elements of U8, found 1 of I64",
+       [&](FileTensor&, FileTensor&, FileTensor& f) {
+         f.dtype = Dtype::I64;
+         f.bytes = std::as_bytes(std::span(layout));
+       }},
+      {"a.SCB: expected finite numbers", [&](FileTensor&, FileTensor&, FileTensor&) { scales[1] = -infinity; }},
+      {"a.SCB: expected 2 elements of F32, found 2 of F16",
+       [](FileTensor&, FileTensor& s, FileTensor&) {
+         s.dtype = Dtype::F16;
+         s.bytes = s.bytes.first(4);
+       }},
+      {"a.SCB: expected 2 elements of F32, found 1 of F32",
+       [](FileTensor&, FileTensor& s, FileTensor&) {
+         s.shape = {1, 1};
+         s.bytes = s.bytes.first(4);
+       }},
+      {"a.weight: expected [2, 3], found I8 [3, 2]",
+       [](FileTensor& w, FileTensor&, FileTensor&) {
+         w.shape = {3, 2};
+       }},
+      {"a.weight: expected [2, 3], found I8 [6]", [](FileTensor& w, FileTensor&, FileTensor&) { w.shape = {6}; }},
+      {"a.weight: expected NF4, FP4, INT8, BF16, F16, F32, found U8",
+       [](FileTensor& w, FileTensor&, FileTensor&) { w.dtype = Dtype::U8; }},
+      {"found I8 without scales SCB", [](FileTensor&, FileTensor& s, FileTensor&) { s.name = "a.scb"; }},
+  };
+  const TemporaryFolder folder;
+  for (const Row& row : rows) {
+    CAPTURE(row.part);
+    scales = {1, 2};
+    layout = {};
+    std::vector<FileTensor> tensors{{"a.weight", Dtype::I8, {2, 3}, std::as_bytes(std::span(codes))},
+                                    {"a.SCB", Dtype::F32, {2}, std::as_bytes(std::span(scales))},
+                                    {"a.weight_format", Dtype::U8, {}, std::as_bytes(std::span(layout)).first(1)}};
+    row.change(tensors[0], tensors[1], tensors[2]);
+    write(folder, tensors);
+    Checkpoint checkpoint = Checkpoint::open(folder.path());
+    const std::string what = message<error>([&] { bound<Stored>(checkpoint, "a.weight"); });
+    CAPTURE(what);
+    CHECK(what.starts_with(folder / "model.safetensors: a."));
+    CHECK(what.find(row.part) != std::string::npos);
+  }
+}
+
 TEST_CASE("what nothing was bound to is listed") {
   const TemporaryFolder folder;
   write(folder, {f32("model.a"), f32("model.b"), f32("model.rotary_emb.inv_freq")});
@@ -210,6 +276,29 @@ TEST_CASE("shards come in any order, and a matrix may be spread over them") {
   const auto found = bound<Stored>(checkpoint, "q.weight");
   for (std::size_t e = 0; e < found.size(); ++e) CHECK(found[e] == matrix.element(e));
   CHECK(checkpoint.unused().empty());
+
+  const std::array<std::int8_t, 6> codes{127, 0, 0, 0, 0, 127};
+  const std::array<float, 2> scales{1, 2};
+  write_safetensors(folder / "b", std::vector<FileTensor>{{"i.weight", Dtype::I8, {2, 3}, std::as_bytes(std::span(codes))}});
+  write_safetensors(folder / "a", std::vector<FileTensor>{{"i.SCB", Dtype::F32, {2}, std::as_bytes(std::span(scales))}});
+  folder.write("model.safetensors.index.json", R"({"weight_map": {"i.weight": "b", "i.SCB": "a"}})");
+  Checkpoint rows = Checkpoint::open(folder.path());
+  CHECK(bound<Int8>(rows, "i.weight")[5] == 254 * 7.874015718698502e-3F);
+}
+
+TEST_CASE("a tensor of Meta's layout with parts of a quantised one is not taken for codes") {
+  const TemporaryFolder folder;
+  folder.write("config.json", R"({"model_type": "mllama", "text_config": {"hidden_size": 8, "num_attention_heads": 2,
+    "num_key_value_heads": 2}, "vision_config": {}})");
+  const FourBitMatrix matrix(8, 8, 32, false);
+  std::vector<FileTensor> tensors = matrix.tensors("layers.0.self_attn.q_proj.weight");
+  const std::vector<float> values(64);
+  tensors[0] = {"text_model.layers.0.attention.wq.weight", Dtype::F32, {8, 8}, std::as_bytes(std::span(values))};
+  write(folder, tensors);
+  Checkpoint checkpoint = Checkpoint::open(folder.path());
+  CHECK(message<format_error>([&] {
+          bound<Stored>(checkpoint, "layers.0.self_attn.q_proj.weight", {8, 8});
+        }).find("attention.wq.weight: expected no parts of a quantised tensor beside one of Meta's layout") != std::string::npos);
 }
 
 TEST_CASE("no mutation of a quantised file does more than throw an error") {

@@ -103,9 +103,17 @@ TEST_CASE("every rule of the format is enforced, and the tensor is named") {
       {dims("[9223372036854775807, 2]"), "x", "t: expected a whole number of bytes below 2^64"},
       {dims("[4294967296, 4294967296, 4294967296, 0]"), "x", "t: expected a whole number of bytes below 2^64"},
       {entry(R"("dtype": "F4", "shape": [3], "data_offsets": [0, 1])"), "x", "t: expected a whole number of bytes"},
+      {entry(R"("dtype": "F6_E3M2", "shape": [2], "data_offsets": [0, 1])"), "x", "t: expected a whole number of bytes"},
+      {entry(R"("dtype": "U8", "shape": [1152921504606846976], "data_offsets": [0, 1152921504606846976])"), "x",
+       "expected 1152921504606846976 bytes of tensors, found 1"},
       {offsets("[0]"), "x", "t.data_offsets: expected two numbers, found [0]"},
       {offsets("[0, 1, 1]"), "x", "t.data_offsets: expected at most 2 elements"},
+      {offsets("{}"), "x", "t.data_offsets: expected an array, found {}"},
       {offsets("[0, 1.0]"), "x", "found 1.0"},
+      {offsets("[0, 1e0]"), "x", "found 1e0"},
+      {offsets("[\"0\", 1]"), "x", "found \"0\""},
+      {offsets("[0, -1]"), "x", "found -1"},
+      {offsets("[0, 9223372036854775808]"), "x", "found 9223372036854775808"},
       {offsets("[-0, 1]"), "x", "found -0"},
       {offsets("[1, 0]"), "x", "t: expected bytes from 0 on, found data_offsets [1, 0]"},
       {offsets("[1, 2]"), "xy", "t: expected bytes from 0 on, found data_offsets [1, 2]"},
@@ -116,12 +124,21 @@ TEST_CASE("every rule of the format is enforced, and the tensor is named") {
       {offsets("[0, 1]"), "xy", "expected 1 bytes of tensors, found 2"},
       {"{}", "x", "expected 0 bytes of tensors, found 1"},
       {concat(R"({"t": )", one, R"(, "u": )", one, "}"), "x", "u: expected bytes from 1 on"},
+      {concat(R"({"t": )", one, R"(, "u": {"dtype": "U8", "shape": [1], "data_offsets": [2, 3]}})"), "xyz",
+       "u: expected bytes from 1 on, found data_offsets [2, 3]"},
+      {R"({"t": {"dtype": "U8", "shape": [2], "data_offsets": [0, 2]}, "u": {"dtype": "U8", "shape": [2], "data_offsets": [1, 3]}})",
+       "xyz", "u: expected bytes from 2 on, found data_offsets [1, 3]"},
       {concat(R"({"t": )", one, R"(, "t": )", two, "}"), "xy", "found \"t\" twice"},
       {concat(R"({"\u0074": )", one, R"(, "t": )", two, "}"), "xy", "found \"t\" twice"},
       {concat(R"({"t\u0000": )", one, "}"), "x", "NUL"},
       {concat("{\"", std::string(4097, 't'), "\": ", one, "}"), "x", "expected a name of at most 4096 bytes"},
       {concat("{\"t\xff\": ", one, "}"), "x", "UTF-8"},
       {concat(R"({"\udc00": )", one, "}"), "x", "surrogate"},
+      {concat(R"({"\ud800": )", one, "}"), "x", "surrogate"},
+      {concat(R"({"\ud800\ud800": )", one, "}"), "x", "surrogate"},
+      {concat("{\"t\n\": ", one, "}"), "x", "an escaped control character"},
+      {"\xff", "", "byte 0: expected a value"},
+      {"{\"__metadata__\": {\"a\": \"\xff\"}}", "", "UTF-8"},
       {R"({"__metadata__": 1})", "", "__metadata__: expected an object"},
       {R"({"__metadata__": {"a": 1}})", "", "a: expected a string, found 1"},
       {R"({"__metadata__": {"a": {}}})", "", "a: expected a string, found {}"},
@@ -138,6 +155,38 @@ TEST_CASE("every rule of the format is enforced, and the tensor is named") {
     CHECK(what.starts_with(path + ": "));
     CHECK(what.find(part) != std::string::npos);
   }
+}
+
+TEST_CASE("every element type has its name and size") {
+  constexpr std::pair<std::string_view, std::size_t> types[] = {
+      {"BOOL", 8},    {"F4", 4},      {"F6_E2M3", 6}, {"F6_E3M2", 6},     {"U8", 8},          {"I8", 8},
+      {"F8_E5M2", 8}, {"F8_E4M3", 8}, {"F8_E8M0", 8}, {"F8_E4M3FNUZ", 8}, {"F8_E5M2FNUZ", 8}, {"I16", 16},
+      {"U16", 16},    {"F16", 16},    {"BF16", 16},   {"I32", 32},        {"U32", 32},        {"F32", 32},
+      {"F64", 64},    {"I64", 64},    {"U64", 64},    {"C64", 64}};
+  const TemporaryFolder folder;
+  for (const auto& [name, size] : types) {
+    CAPTURE(name);
+    const std::string header = concat(R"({"t": {"dtype": ")", name, R"(", "shape": [2, 4], "data_offsets": [0, )", size, "]}}");
+    const Safetensors file(folder.write("f", file_of(header, std::string(size, 'x'))));
+    CHECK(mllama::name(file.tensors()[0].dtype) == name);
+    CHECK(bits(file.tensors()[0].dtype) == size);
+  }
+}
+
+TEST_CASE("a header of many small entries is refused before it takes much memory") {
+  const TemporaryFolder folder;
+  std::string header = "{";
+  for (int i = 0; i <= 1'000'000; ++i) {
+    header += concat(i == 0 ? "\"" : ",\"", i, R"(":{"dtype":"U8","shape":[0],"data_offsets":[0,0]})");
+  }
+  CHECK(message<format_error>([&] {
+          Safetensors file(folder.write("f", file_of(header + '}', "")));
+        }).find("at most 1000000 tensors") != std::string::npos);
+  header = R"({"__metadata__": {)";
+  for (int i = 0; i <= 100'000; ++i) header += concat(i == 0 ? "\"" : ",\"", i, R"(":"")");
+  CHECK(message<format_error>([&] {
+          Safetensors file(folder.write("f", file_of(header + "}}", "")));
+        }).find("at most 100000 members") != std::string::npos);
 }
 
 TEST_CASE("the length of the header is checked against the file") {
