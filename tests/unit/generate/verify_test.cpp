@@ -41,9 +41,7 @@ struct StoredTinyText : TinyText {
   using weights = Stored;
   using head_weights = StoredFloat;
 };
-struct StoredTiny : Mllama<StoredTinyVision, StoredTinyText> {
-  static constexpr std::string_view name = "stored-tiny";
-};
+struct StoredTiny : Mllama<StoredTinyVision, StoredTinyText> {};
 using BuiltIn = Models<Llama32Vision11B, StoredTiny>;
 
 /// Lines without the folder's name.
