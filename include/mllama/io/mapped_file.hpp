@@ -91,9 +91,10 @@ class MappedFile {
 
   /// Lets go of the memory that bytes of any mapped file take. It comes back from the file when they are read again.
   static void forget(std::span<const std::byte> bytes) noexcept {
-    const auto begin = reinterpret_cast<std::uintptr_t>(bytes.data()), end = begin + bytes.size();
-    const std::uintptr_t first = begin & ~(static_cast<std::uintptr_t>(::sysconf(_SC_PAGESIZE)) - 1);
-    if (!bytes.empty()) ::madvise(reinterpret_cast<void*>(first), end - first, MADV_DONTNEED);
+    if (bytes.empty()) return;
+    const std::size_t before =
+        reinterpret_cast<std::uintptr_t>(bytes.data()) % static_cast<std::uintptr_t>(::sysconf(_SC_PAGESIZE));
+    ::madvise(const_cast<std::byte*>(bytes.data()) - before, before + bytes.size(), MADV_DONTNEED);
   }
 
   [[nodiscard]] std::span<const std::byte> bytes() const noexcept { return {data_, size_}; }

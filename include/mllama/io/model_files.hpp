@@ -79,7 +79,7 @@ class BasicModelFiles {
   [[nodiscard]] static BasicModelFiles open(const std::string& folder, std::vector<Fault>* faults = nullptr) {
     BasicModelFiles files(folder);
     const Opening opening{files, faults};
-    opening.attempt([&] { opening.add_files(); });
+    opening.attempt_files([&] { opening.add_files(); });
     opening.attempt([&] { opening.read_layout(); });
     opening.name_tensors();
     return files;
@@ -87,6 +87,9 @@ class BasicModelFiles {
 
   /// The folder, as given.
   [[nodiscard]] const std::string& folder() const noexcept { return folder_; }
+
+  /// False if faults were asked for, and a file is missing or broken: what else is missing may be in there.
+  [[nodiscard]] bool complete() const noexcept { return complete_; }
 
   /// Sorted by canonical name.
   [[nodiscard]] std::span<const ModelTensor> tensors() const noexcept { return tensors_; }
@@ -148,6 +151,16 @@ class BasicModelFiles {
       }
     }
 
+    template <class Action>
+    void attempt_files(Action&& action) const {
+      bool done = false;
+      attempt([&] {
+        action();
+        done = true;
+      });
+      files.complete_ = files.complete_ && done;
+    }
+
     void add_files() const {
       const std::string& folder = files.folder_;
       const auto here = [&](std::string_view name) { return detail::exists(concat(folder, '/', name)); };
@@ -199,7 +212,7 @@ class BasicModelFiles {
       std::ranges::stable_sort(by_shard, {}, &Place::shard);
       for (auto first = by_shard.begin(); first != by_shard.end();) {
         const auto last = std::find_if(first, by_shard.end(), [&](const Place& place) { return place.shard != first->shard; });
-        attempt([&] { add_shard(map, places, {first, last}); });
+        attempt_files([&] { add_shard(map, places, {first, last}); });
         first = last;
       }
     }
@@ -296,6 +309,7 @@ class BasicModelFiles {
   std::vector<std::unique_ptr<File>> files_;
   std::optional<MetaLayout> layout_;
   std::vector<ModelTensor> tensors_;
+  bool complete_ = true;
 };
 using ModelFiles = BasicModelFiles<>;
 

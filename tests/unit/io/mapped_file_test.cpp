@@ -2,6 +2,8 @@
 #include <doctest/doctest.h>
 
 #include <mllama/io/mapped_file.hpp>
+#include <string>
+#include <utility>
 
 #include "temporary_folder.hpp"
 
@@ -19,6 +21,19 @@ TEST_CASE("a file's bytes are there and stay in place when the object moves") {
   third = std::move(second);
   CHECK(third.text() == "some bytes");
   CHECK(third.bytes().data() == place);
+}
+
+TEST_CASE("memory that is let go comes back from the file") {
+  const mllama_test::TemporaryFolder folder;
+  std::string content;
+  for (int i = 0; i < 5000; ++i) content += std::to_string(i) + ' ';
+  const MappedFile file(folder.write("a", content));
+  for (const auto& [first, count] :
+       {std::pair<std::size_t, std::size_t>{0, content.size()}, {1, 1}, {4095, 2}, {9000, 5000}, {7, 0}}) {
+    MappedFile::forget(file.bytes().subspan(first, count));
+    CHECK(file.text() == content);
+  }
+  MappedFile::forget({});
 }
 
 TEST_CASE("an empty file has no bytes") {

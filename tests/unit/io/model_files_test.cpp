@@ -195,6 +195,10 @@ TEST_CASE("on demand all faults are listed, and what is left can be used") {
             "two: x: names the same tensor as model.x of one",
         });
   CHECK(found == std::vector<std::string>{"a", "b", "x", "z"});
+  std::vector<Fault> faults;
+  CHECK_FALSE(ModelFiles::open(folder.path(), &faults).complete());  // "five" and "three"
+  folder.write(index_name, R"({"weight_map": {"a": "two"}})");
+  CHECK(ModelFiles::open(folder.path(), &faults).complete());
   folder.write(index_name, "{");
   CHECK(all_faults(folder) ==
         std::vector<std::string>{"model.safetensors.index.json: byte 1: expected a key, found the end of the text"});
