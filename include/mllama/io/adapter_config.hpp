@@ -18,6 +18,7 @@ namespace mllama {
 
 /// What an adapter's numbers depend on beside its tensors. Which modules it changes is read from the tensors' names.
 struct AdapterConfig {
+  static constexpr std::size_t most_rank = 4096;
   enum class Bias { none, lora_only, all };
   /// A value of the modules whose path a regular expression matches.
   struct PatternValue {
@@ -68,7 +69,8 @@ inline std::vector<AdapterConfig::PatternValue> read_patterns(const JsonField& f
   field.view(JsonView::Kind::object, "an object of patterns and values").for_each_member([&](JsonView key, JsonView value) {
     if (patterns.size() == most) field.fail(concat("at most ", most, " patterns"));
     const JsonField member = field.member(key.string(), value);
-    patterns.push_back({key.string(), of_ranks ? member.integer(1, 1 << 20) : member.as<double>()});
+    patterns.push_back({key.string(), of_ranks ? static_cast<double>(member.integer<std::size_t>(1, AdapterConfig::most_rank))
+                                               : member.as<double>()});
   });
   return patterns;
 }
@@ -91,7 +93,6 @@ inline AdapterConfig::Bias read_bias(const JsonField& field) {
   const JsonField& root = document.root();
   AdapterConfig config;
   config.file = file;
-  const auto number_of = [&](std::string_view key) { return root[key].as<double>(8); };
 
   if (const JsonField type = root["peft_type"]; !type.present() || type.as<std::string>() != "LORA") {
     type.fail<config_error>("\"LORA\"", "adapters of other kinds are not supported");
@@ -110,8 +111,8 @@ inline AdapterConfig::Bias read_bias(const JsonField& field) {
     }
   }
 
-  config.rank = root["r"].present() ? root["r"].integer<std::size_t>(1, 1U << 20U) : config.rank;
-  config.alpha = number_of("lora_alpha");
+  config.rank = root["r"].present() ? root["r"].integer<std::size_t>(1, AdapterConfig::most_rank) : config.rank;
+  config.alpha = root["lora_alpha"].as<double>(config.alpha);
   config.rank_pattern = detail::read_patterns(root["rank_pattern"], true);
   config.alpha_pattern = detail::read_patterns(root["alpha_pattern"], false);
   config.rank_stabilised = root["use_rslora"].as<bool>(false);
@@ -120,7 +121,7 @@ inline AdapterConfig::Bias read_bias(const JsonField& field) {
   if (config.magnitudes && config.lora_bias) root["lora_bias"].fail<config_error>("false, because use_dora is true");
   config.bias = detail::read_bias(root["bias"]);
   if (const JsonField saved = root["modules_to_save"]; saved.present()) {
-    for (const JsonField& module : saved.elements(1024)) config.modules_to_save.push_back(module.as<std::string>());
+    for (const JsonField& module : saved.elements(256)) config.modules_to_save.push_back(module.as<std::string>());
   }
 
   constexpr auto read =

@@ -13,6 +13,7 @@
 #include <mllama/core/context.hpp>
 #include <mllama/core/format.hpp>
 #include <mllama/kernels/matmul.hpp>
+#include <mllama/kernels/simd/decode.hpp>
 #include <mllama/layers/embedding.hpp>
 #include <mllama/layers/linear.hpp>
 
@@ -130,7 +131,7 @@ template <class Ctx, WeightFormat F>
     ctx.parallel(rows, 16, [&](std::size_t begin, std::size_t end, unsigned worker) {
       const std::span<float> row = decoded[worker];
       for (std::size_t r = begin; r < end; ++r) {
-        weights.decode(r * columns, row);
+        kernels::detail::decode_run(weights, r * columns, columns, row.data());
         const float* const b = change.b.data + r * rank;
         double product = 0, square = 0;
         for (std::size_t j = 0; j < rank; ++j) {

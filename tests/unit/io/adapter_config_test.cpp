@@ -130,13 +130,13 @@ TEST_CASE("fields of another type or out of range") {
   const auto expect = [](std::string_view fields, std::string_view end) {
     CHECK(lora_failure<format_error>(fields) == concat("adapter_config.json: ", end));
   };
-  expect(R"("r": 0)", "r: expected an integer from 1 to 1048576, found 0");
-  expect(R"("r": 2.5)", "r: expected an integer from 1 to 1048576, found 2.5");
-  expect(R"("r": 1e9)", "r: expected an integer from 1 to 1048576, found 1e9");
+  expect(R"("r": 0)", "r: expected an integer from 1 to 4096, found 0");
+  expect(R"("r": 2.5)", "r: expected an integer from 1 to 4096, found 2.5");
+  expect(R"("r": 4097)", "r: expected an integer from 1 to 4096, found 4097");
   expect(R"("lora_alpha": "16")", "lora_alpha: expected a number, found \"16\"");
   expect(R"("lora_alpha": 1e999)", "lora_alpha: expected a number in the range of double, found 1e999");
   expect(R"("rank_pattern": [1])", "rank_pattern: expected an object of patterns and values, found [1]");
-  expect(R"("rank_pattern": {"a": -1})", "rank_pattern.a: expected an integer from 1 to 1048576, found -1");
+  expect(R"("rank_pattern": {"a": -1})", "rank_pattern.a: expected an integer from 1 to 4096, found -1");
   expect(R"("alpha_pattern": {"a": {}})", "alpha_pattern.a: expected a number, found {}");
   expect(R"("use_rslora": 1)", "use_rslora: expected true or false, found 1");
   expect(R"("bias": "some")", R"(bias: expected "none", "lora_only" or "all", found "some")");
