@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-/// Everything: tensors, kernels, layers, Mllama, its files, pictures, text and generation.
+/// Everything that runs models: tensors, kernels, layers, Mllama, its files, pictures, text and generation. What writes and checks
+/// folders is included by itself: generate/quantize.hpp, generate/synthesize.hpp, generate/verify.hpp, io/checkpoint_writer.hpp.
 
 #include <mllama/core/axes.hpp>
 #include <mllama/core/check.hpp>
 #include <mllama/core/context.hpp>
+#include <mllama/core/encode.hpp>
 #include <mllama/core/format.hpp>
 #include <mllama/core/rounding.hpp>
 #include <mllama/core/tensor.hpp>
@@ -13,7 +15,6 @@
 #include <mllama/core/visit.hpp>
 #include <mllama/core/workspace.hpp>
 #include <mllama/generate/adapter_file.hpp>
-#include <mllama/generate/adapter_merge.hpp>
 #include <mllama/generate/adapters.hpp>
 #include <mllama/generate/batch.hpp>
 #include <mllama/generate/chat.hpp>
@@ -24,13 +25,10 @@
 #include <mllama/generate/recorder.hpp>
 #include <mllama/generate/sampler.hpp>
 #include <mllama/generate/session.hpp>
-#include <mllama/generate/verify.hpp>
 #include <mllama/io/adapter_config.hpp>
 #include <mllama/io/checkpoint.hpp>
-#include <mllama/io/checkpoint_writer.hpp>
 #include <mllama/io/config.hpp>
 #include <mllama/io/image.hpp>
-#include <mllama/io/json_members.hpp>
 #include <mllama/io/safetensors.hpp>
 #include <mllama/io/safetensors_writer.hpp>
 #include <mllama/models/mllama/adapted.hpp>

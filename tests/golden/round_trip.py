@@ -2,8 +2,8 @@
 
     python round_trip.py --bin ../../build/test/bin > round_trip.txt
 
-For each storage format `synthesize` writes a folder of Pocket's shape. transformers must load it without a missing, left-over
-or misshapen tensor, and save it as the same bytes. Its processor must make the inputs of two questions, one about a picture,
+For each storage format `synthesize` writes a folder of Pocket's shape, and `quantize` makes one of Pocket. transformers must load
+it without a missing, left-over or misshapen tensor, and save its tensors as the same bytes. Its processor must make the inputs of two questions, one about a picture,
 from the folder's files; the logits that it computes, with bitsandbytes' layers, must be those of `logits`. LLM.int8() quantises
 activations, too, which `logits` does not: there the comparison is with dequantised weights, and bitsandbytes' own result is
 only reported.
@@ -26,11 +26,21 @@ from transformers import AutoProcessor, MllamaForConditionalGeneration
 import make_models
 
 POCKET = Path(__file__).parents[2] / "examples/pocket"
-FORMATS = {
-    "nf4 nested": ["--format", "nf4", "--nested"], "nf4 plain": ["--format", "nf4", "--plain"],
-    "fp4 nested": ["--format", "fp4", "--nested"], "fp4 plain": ["--format", "fp4", "--plain"],
-    "int8": ["--format", "int8"], "bf16": ["--format", "bf16"],
-}  # fmt: skip
+SYNTHESIZE, QUANTIZE = ["synthesize", "pocket"], ["quantize", "--model", POCKET / "model"]
+FOLDERS = {
+    "synthesize nf4 nested": SYNTHESIZE + ["--format", "nf4", "--nested"],
+    "synthesize nf4 plain": SYNTHESIZE + ["--format", "nf4", "--plain"],
+    "synthesize fp4 nested": SYNTHESIZE + ["--format", "fp4", "--nested"],
+    "synthesize fp4 plain": SYNTHESIZE + ["--format", "fp4", "--plain"],
+    "synthesize int8": SYNTHESIZE + ["--format", "int8"],
+    "synthesize bf16": SYNTHESIZE + ["--format", "bf16"],
+    "quantize nf4 nested": QUANTIZE + ["--format", "nf4", "--nested"],
+    "quantize nf4 plain": QUANTIZE + ["--format", "nf4"],
+    "quantize nf4, block 128": QUANTIZE + ["--format", "nf4", "--block", "128"],
+    "quantize fp4 nested": QUANTIZE + ["--format", "fp4", "--nested"],
+    "quantize int8": QUANTIZE + ["--format", "int8"],
+    "quantize nf4, less": QUANTIZE + ["--format", "nf4", "--skip", "lm_head", "multi_modal_projector", "layers.1.mlp"],
+}
 TOLERANCE = 1e-5  # of the largest logit; float32 that is summed in different orders
 
 
@@ -79,9 +89,9 @@ def logits_of(model, inputs):
 
 
 def compare(name, arguments, bin_folder, work):
-    folder = work / name.replace(" ", "-")
-    command = [bin_folder / "synthesize", "pocket", "--out", folder, *arguments]
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    folder = work / name.replace(", ", "-").replace(" ", "-")
+    command = [bin_folder / arguments[0], *arguments[1:], "--out", folder]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     float_folder = work / (folder.name + "-float32")
     float_folder.mkdir()
     in_float32(folder, float_folder)
@@ -99,15 +109,15 @@ def compare(name, arguments, bin_folder, work):
         largest = theirs.abs().max()
         error = ((ours - theirs).abs().max() / largest).item()
         good &= error < TOLERANCE
-        line = f"{name:10}  {question:8} {inputs['input_ids'].shape[1]:3} tokens  logits to {largest:5.2f}, error {error:.1e}"
+        line = f"{name:23}  {question:8} {inputs['input_ids'].shape[1]:3} tokens  logits to {largest:5.2f}, error {error:.1e}"
         # On a CPU bitsandbytes' 8-bit layer cannot take the projector's five axes.
         if eight_bit and "pixel_values" not in inputs:
             line += f"; with quantised activations {((ours - logits_of(model, inputs)).abs().max() / largest).item():.1e}"
         print(line + ("" if error < TOLERANCE else "  FAILED"), flush=True)
     MllamaForConditionalGeneration.from_pretrained(folder, device_map="cpu", dtype="auto").save_pretrained(work / "saved")
     differ = [f for f in ("config.json", "generation_config.json", "model.safetensors") if not same(work / "saved" / f, folder / f)]
-    print(f"{name:10}  layers: {', '.join(sorted(layers))}; saved again: {'other ' + ', '.join(differ) if differ else 'the same bytes'}", flush=True)
-    return good and not differ
+    print(f"{name:23}  layers: {', '.join(sorted(layers))}; saved again: {'other ' + ', '.join(differ) if differ else 'the same bytes'}", flush=True)
+    return good and "model.safetensors" not in differ
 
 
 def main():
@@ -119,7 +129,7 @@ def main():
     transformers.logging.disable_progress_bar()
     print(f"transformers {transformers.__version__}, bitsandbytes {bitsandbytes.__version__}, torch {torch.__version__}, CPU")
     with tempfile.TemporaryDirectory() as work:
-        good = all([compare(name, arguments, options.bin, Path(work)) for name, arguments in FORMATS.items()])
+        good = all([compare(name, arguments, options.bin, Path(work)) for name, arguments in FOLDERS.items()])
     sys.exit(0 if good else 1)
 
 
