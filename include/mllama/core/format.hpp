@@ -124,6 +124,32 @@ concept BlockFormat = requires {
   { F::ascending } -> std::convertible_to<const std::array<std::uint8_t, 16>&>;
 };
 
+/// The 4-bit codes of `F` in the order in which a product with eight rows at a time reads them; scales as ever. Of each eight rows,
+/// four bytes of every row lie together: those of rows 0 to 3, byte by byte, then those of rows 4 to 7.
+/// Rows are a multiple of 8, columns one of the block.
+template <BlockFormat F>
+struct Packed {
+  using unpacked = F;
+  static constexpr std::string_view name = std::same_as<F, NF4> ? "NF4x8" : "FP4x8";
+  static constexpr double bits = 4;
+  static constexpr std::size_t group = 8;       ///< rows
+  static constexpr std::size_t unit_bytes = 4;  ///< of a row that lie together
+
+  /// Where byte `byte` of row `row` is; a row has `row_bytes`.
+  static constexpr std::size_t place(std::size_t row, std::size_t byte, std::size_t row_bytes) noexcept {
+    const std::size_t in_group = row % group;
+    return row / group * group * row_bytes + byte / unit_bytes * (group * unit_bytes) + in_group / 4 * 16 + byte % unit_bytes * 4 +
+           in_group % 4;
+  }
+};
+
+/// 4-bit codes in an order of their own.
+template <class F>
+concept PackedFormat = requires {
+  typename F::unpacked;
+  { F::place(0, 0, 0) } -> std::same_as<std::size_t>;
+};
+
 /// Integer codes with a scale per row.
 template <class F>
 concept RowFormat = requires {
@@ -137,9 +163,9 @@ template <class... Formats>
 struct AnyOf {};
 
 /// What checkpoints hold: linears of 4 or 8 bits or any of the float types, per tensor.
-using Stored = AnyOf<NF4, FP4, Int8, BF16, F16, F32>;
+using Stored = AnyOf<NF4, FP4, Int8, BF16, F16, F32, Packed<NF4>>;
 /// The same for heads, which are float unless somebody asks for less.
-using StoredHead = AnyOf<BF16, F16, F32, NF4, FP4, Int8>;
+using StoredHead = AnyOf<BF16, F16, F32, NF4, FP4, Int8, Packed<NF4>>;
 /// The same for tensors that are never quantised.
 using StoredFloat = AnyOf<BF16, F16, F32>;
 
@@ -196,6 +222,20 @@ struct Weights<F> {
     const std::size_t count = rows * columns, blocks = (count + block - 1) / block;
     const std::size_t scales = absmax != nullptr ? blocks * 4 : blocks + (blocks + nested_block - 1) / nested_block * 4 + 1024;
     return (count + 1) / 2 + scales;
+  }
+};
+
+/// The matrix of its base, but for the order of the codes.
+template <PackedFormat F>
+struct Weights<F> : Weights<typename F::unpacked> {
+  using format = F;
+
+  constexpr void decode(std::size_t first, std::span<float> out) const noexcept {
+    for (std::size_t i = 0; i < out.size(); ++i) {
+      const std::size_t element = first + i, row = element / this->columns, column = element % this->columns;
+      const unsigned byte = this->codes[F::place(row, column / 2, this->columns / 2)];
+      out[i] = F::unpacked::table[column % 2 == 0 ? byte >> 4U : byte & 15U] * this->scale(element / this->block);
+    }
   }
 };
 

@@ -23,6 +23,7 @@
 #include <mllama/io/checkpoint_writer.hpp>
 #include <mllama/io/config_text.hpp>
 #include <mllama/io/json_members.hpp>
+#include <mllama/io/settings_files.hpp>
 #include <mllama/kernels/simd/decode.hpp>
 
 /// From a model folder to one in another format: floats to 4 or 8 bits and back, tensor by tensor.
@@ -432,11 +433,8 @@ class BasicQuantizer {
       changes.back().value = quantization_config_text(settings(), torch_name(float_type(*work_.front().tensor)));
     }
     writer_->add_file("config.json", with_members(config.text(), file, changes));
-    for (const std::string& name : detail::folder_content(source_.files().folder()).value_or(std::vector<std::string>{})) {
-      const std::string_view ending = std::string_view(name).substr(std::min(name.size(), name.rfind('.')));
-      const bool is_text = ending == ".json" || ending == ".jinja" || ending == ".model" || ending == ".txt" || ending == ".md";
-      if (is_text && name != "config.json" && !name.ends_with(".index.json"))
-        writer_->copy_file(concat(source_.files().folder(), '/', name), name);
+    for (const std::string& name : settings_files(source_.files().folder())) {
+      if (name != "config.json") writer_->copy_file(concat(source_.files().folder(), '/', name), name);
     }
   }
 

@@ -20,7 +20,8 @@
 /// Quantised matrices as bitsandbytes saves them. One of 4-bit codes, `weight`, is several tensors:
 ///
 ///     weight                                   two codes per byte, whatever element type the bytes are labelled with
-///     weight.quant_state.bitsandbytes__nf4     JSON text: block size, shape, nested scales
+///     weight.quant_state.bitsandbytes__nf4     JSON text: block size, shape, nested scales; `mllama__nf4x8` if the codes are in
+///                                              the order of Packed<NF4>, see pack.hpp
 ///     weight.absmax                            a scale per block: F32, or U8 codes of nested scales
 ///     weight.quant_map                         the 16 values of the codes
 ///     weight.nested_absmax, .nested_quant_map  a scale per group of scales, and the 256 values of their codes
@@ -97,8 +98,17 @@ class QuantizedTensor {
     if (suffix.starts_with(state_prefix)) {
       if (state_.present()) part.fail("one quantisation state per tensor", "a second one");
       state_ = part;
-      type_ = suffix.substr(state_prefix.size());
-      if (type_ != "nf4" && type_ != "fp4") part.fail("quantisation nf4 or fp4", std::string(type_));
+      const std::string_view kind = suffix.substr(state_prefix.size());
+      constexpr std::string_view reference = "bitsandbytes__", own = "mllama__";
+      if (kind.starts_with(reference)) {
+        type_ = kind.substr(reference.size());
+        if (type_ != "nf4" && type_ != "fp4") part.fail("quantisation nf4 or fp4", std::string(type_));
+      } else if (kind.starts_with(own)) {
+        type_ = kind.substr(own.size());
+        if (type_ != "nf4x8") part.fail("layout nf4x8", std::string(type_));
+      } else {
+        part.fail("a quantisation state of bitsandbytes", std::string(kind));
+      }
     } else if (suffix == ".absmax") {
       absmax_ = part;
     } else if (suffix == ".quant_map") {
@@ -112,7 +122,7 @@ class QuantizedTensor {
     }
   }
 
-  /// `nf4` or `fp4`; empty if there is no quantisation state, which makes it a dense tensor.
+  /// `nf4`, `fp4` or `nf4x8`; empty if there is no quantisation state, which makes it a dense tensor.
   [[nodiscard]] std::string_view type() const noexcept { return type_; }
 
   /// The shape that the quantisation state says; empty if it says none.
@@ -122,19 +132,28 @@ class QuantizedTensor {
   /// The matrix, in place but for scales that are not aligned.
   /// Errors:  shape_error if it is not [rows, columns] = `shape`; format_error if a part is missing, has another type or size than
   ///          the others ask for, or holds NaN or infinity.
-  template <BlockFormat F>
+  template <class F>
+    requires(BlockFormat<F> || PackedFormat<F>)
   [[nodiscard]] Weights<F> read(std::span<const std::size_t> shape, Elements& elements) const {
     if (shape.size() != 2) weight_.fail<shape_error>(to_string(shape), "a quantised matrix");
     const bool nested = nested_absmax_.present();
     const State state = read_state(shape, nested);
     const std::size_t count = checked_count(shape), blocks = quotient_up(count, state.block);
     check_codes(count);
-    check_map(F::table, elements);
+    if constexpr (PackedFormat<F>) {
+      check_map(F::unpacked::table, elements);
+      if (shape[0] % F::group != 0 || shape[1] % state.block != 0) {
+        weight_.fail<shape_error>(concat("rows in groups of ", F::group, " and whole blocks of ", state.block), to_string(shape));
+      }
+    } else {
+      check_map(F::table, elements);
+    }
 
-    Weights<F> weights{.codes = reinterpret_cast<const std::uint8_t*>(weight_.tensor->bytes.data()),
-                       .rows = shape[0],
-                       .columns = shape[1],
-                       .block = state.block};
+    Weights<F> weights{};
+    weights.codes = reinterpret_cast<const std::uint8_t*>(weight_.tensor->bytes.data());
+    weights.rows = shape[0];
+    weights.columns = shape[1];
+    weights.block = state.block;
     if (nested) {
       const std::size_t groups = quotient_up(blocks, state.nested_block);
       weights.absmax_codes = elements.of<std::uint8_t>(*checked(absmax_, ".absmax", Dtype::U8, blocks).tensor);
@@ -150,7 +169,7 @@ class QuantizedTensor {
   }
 
  private:
-  static constexpr std::string_view state_prefix = ".quant_state.bitsandbytes__";
+  static constexpr std::string_view state_prefix = ".quant_state.";
 
   /// What the JSON text says that the tensors do not.
   struct State {
@@ -183,7 +202,7 @@ class QuantizedTensor {
     const auto check_word = [&](std::string_view key, std::string_view word) {
       if (const JsonField field = json_state[key]; field.as<std::string>() != word) field.fail(concat('"', word, '"'));
     };
-    check_word("quant_type", type_);
+    check_word("quant_type", type_.substr(0, 3));              // of a packed one, too
     static_cast<void>(json_state["dtype"].as<std::string>());  // of the weights before they were quantised; we decode to float32
     if (const Shape stated = stated_shape(json_state); !stated.empty() && !std::ranges::equal(stated, shape)) {
       weight_.fail<shape_error>(to_string(shape), to_string(stated));

@@ -22,8 +22,8 @@ namespace mllama {
 
 namespace detail {
 
-/// bitsandbytes' name of a block format: `nf4`.
-template <BlockFormat F>
+/// The name of a 4-bit format in a quantisation state: `nf4`, `nf4x8`.
+template <class F>
 [[nodiscard]] std::string quant_type() {
   std::string name(F::name);
   for (char& c : name) c = static_cast<char>(c >= 'A' && c <= 'Z' ? c - 'A' + 'a' : c);
@@ -176,7 +176,7 @@ class BasicCheckpoint : public ModelFiles {
   bool bind_quantized(Weights<F>& weights, const ModelTensor& tensor, const QuantizedTensor& quantized,
                       std::span<const std::size_t> shape, Elements& elements) {
     return detail::FormatList<F>::any([&]<class G>() {
-      if constexpr (BlockFormat<G>) {
+      if constexpr (BlockFormat<G> || PackedFormat<G>) {
         if (quantized.type() != detail::quant_type<G>()) return false;
         detail::assign(weights, quantized.template read<G>(shape, elements));
         return true;

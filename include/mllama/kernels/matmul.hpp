@@ -36,6 +36,7 @@ struct Epilogue {
 
 #include <mllama/kernels/reference/matmul.hpp>
 #include <mllama/kernels/simd/matmul.hpp>
+#include <mllama/kernels/x86/packed.hpp>
 // Needs the bodies above.
 #include <mllama/kernels/llm_int8.hpp>
 

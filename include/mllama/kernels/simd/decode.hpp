@@ -50,6 +50,22 @@ void decode_run(const Weights<F>& weights, std::size_t first, std::size_t count,
   }
 }
 
+template <PackedFormat F>
+void decode_run(const Weights<F>& weights, std::size_t first, std::size_t count, float* out) {
+  std::uint8_t bytes[2048 + 1];
+  while (count != 0) {
+    const std::size_t row = first / weights.columns, column = first % weights.columns;
+    const std::size_t block_end = weights.block - column % weights.block;  // blocks do not span rows here
+    const std::size_t some = std::min(count, block_end), begin = column / 2, end = (column + some + 1) / 2;
+    for (std::size_t byte = begin; byte < end; ++byte)
+      bytes[byte - begin] = weights.codes[F::place(row, byte, weights.columns / 2)];
+    decode_codes<typename F::unpacked>(bytes, column % 2, some, weights.scale(first / weights.block), out);
+    first += some;
+    out += some;
+    count -= some;
+  }
+}
+
 template <RowFormat F>
 void decode_run(const Weights<F>& weights, std::size_t first, std::size_t count, float* out) {
   weights.decode(first, {out, count});
