@@ -20,6 +20,7 @@
 #include <mllama/core/check.hpp>
 #include <mllama/core/format.hpp>
 #include <mllama/core/visit.hpp>
+#include <mllama/generate/adapter_file.hpp>
 #include <mllama/generate/pretrained.hpp>
 #include <mllama/io/checkpoint.hpp>
 #include <mllama/io/config.hpp>
@@ -310,12 +311,15 @@ class BasicVerifier {
   /// An adapter of PEFT: only its base tells whether its tensors fit.
   void verify_adapter(VerifyDepth depth) {
     attempt([&] {
-      const JsonFile document(folder_ + "/adapter_config.json");
-      const JsonField &config = document.root(), kind = config["peft_type"];
-      if (kind.as<std::string>() != "LORA") kind.fail<config_error>("\"LORA\"");
-      notice(concat(folder_, ": a LoRA adapter of ", config["base_model_name_or_path"].as<std::string>("an unnamed model"),
+      const JsonFile config(folder_ + "/adapter_config.json");
+      notice(concat(folder_, ": an adapter of ", config.root()["base_model_name_or_path"].as<std::string>("an unnamed model"),
                     "; whether it fits is checked when it is loaded with its base"));
     });
+    attempt([&] {
+      const AdapterFile adapter(folder_);
+      for (const std::string& text : adapter.config().notices) notice(text);
+    });
+    if (!here("adapter_model.safetensors")) return;
     attempt([&] {
       const std::string path = folder_ + "/adapter_model.safetensors";
       const Safetensors file(path);
