@@ -88,7 +88,7 @@ refused("bare/preprocessor_config.json: expected a file, found none" --model "${
 file(REMOVE "${folder}/bare/tokenizer.json")
 refused("bare/tokenizer.json: expected a file, found none" --model "${folder}/bare" hello)
 file(REMOVE "${folder}/bare/model.safetensors")
-refused("bare: expected model.safetensors or model.safetensors.index.json, found neither" --model "${folder}/bare" hello)
+refused("bare: expected model.safetensors, model.safetensors.index.json or consolidated.safetensors, found none of them" --model "${folder}/bare" hello)
 file(WRITE "${folder}/bare/config.json" "")
 refused("bare/config.json: " --model "${folder}/bare" hello)
 copy_model(cut)

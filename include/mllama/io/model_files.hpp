@@ -177,7 +177,7 @@ class BasicModelFiles {
         throw file_error(Fault{.file = folder,
                                .expected = "model.safetensors, model.safetensors.index.json or consolidated.safetensors",
                                .found = pickled                  ? "pickled weights only"
-                                        : detail::exists(folder) ? "neither"
+                                        : detail::exists(folder) ? "none of them"
                                                                  : "no such folder",
                                .note = pickled ? "convert them to safetensors; unpickling a file runs code that is in it" : ""});
       }
@@ -274,7 +274,7 @@ class BasicModelFiles {
           });
         }
       }
-      std::ranges::sort(tensors, {}, &ModelTensor::name);
+      std::ranges::stable_sort(tensors, {}, &ModelTensor::name);
       remove_duplicates(tensors);
       attempt([&] { join_embeddings(tensors); });
     }

@@ -306,7 +306,7 @@ TEST_CASE("no folder, an empty one, and one with too many problems") {
   const TemporaryFolder folder;
   CHECK(verified(folder).problems ==
         Lines{"config.json: cannot open: No such file or directory",
-              ": expected model.safetensors, model.safetensors.index.json or consolidated.safetensors, found neither"});
+              ": expected model.safetensors, model.safetensors.index.json or consolidated.safetensors, found none of them"});
   std::string map;
   for (int i = 0; i < 3000; ++i) map += concat(i == 0 ? "" : ", ", "\"", i, "\": \"/\"");
   folder.write("model.safetensors.index.json", concat(R"({"weight_map": {)", map, "}}"));

@@ -115,7 +115,7 @@ TEST_CASE("the files of a folder: one, else those of an index, else Meta's") {
 TEST_CASE("a folder without weights is named, and pickled weights are not read") {
   const TemporaryFolder folder;
   const std::string expected = ": expected model.safetensors, model.safetensors.index.json or consolidated.safetensors, found ";
-  CHECK(failure(folder.path()) == folder.path() + expected + "neither");
+  CHECK(failure(folder.path()) == folder.path() + expected + "none of them");
   CHECK(failure(folder / "none") == folder / "none" + expected + "no such folder");
   for (const char* const name : {"consolidated.00.pth", "consolidated.pth", "pytorch_model.bin", "pytorch_model.bin.index.json"}) {
     const TemporaryFolder pickled;
