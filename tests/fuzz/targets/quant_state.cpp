@@ -103,17 +103,21 @@ void read_rows(const Sizes& sizes, Parts& parts) {
 }  // namespace
 
 std::vector<std::string> mllama_fuzz::seeds() {
-  const std::string plain = R"({"quant_type":"nf4","blocksize":64,"dtype":"bfloat16","shape":[5,27]})",
-                    nested = R"({"quant_type":"fp4","blocksize":32,"dtype":"float16","shape":[9,64],"nested_blocksize":256,)"
-                             R"("nested_dtype":"float32","nested_offset":0.0345})";
+  const auto state = [](const char* type, std::size_t block, const char* shape, const char* more = "") {
+    return mllama::concat(R"({"quant_type":")", type, R"(","blocksize":)", block, R"(,"dtype":"bfloat16","shape":)", shape, more,
+                          "}");
+  };
+  constexpr const char* nested = R"(,"nested_blocksize":256,"nested_dtype":"float32","nested_offset":0.0345)";
   const auto choices = [](std::initializer_list<int> bytes) {
     std::string text(1, '\0');
     for (const int byte : bytes) text += static_cast<char>(byte);
     return text + "\x3f";
   };
-  // type, label, rows - 1, columns - 1, blocks, nested; victim, damage, other type, misalignment
-  return {plain + choices({0, 0, 4, 26, 6, 8, 0, 7, 0, 0, 0}), nested + choices({1, 13, 8, 63, 5, 8, 1, 7, 0, 0, 0}),
-          plain + choices({0, 17, 4, 26, 6, 8, 0, 3, 3, 0, 3}), choices({2, 0, 4, 26, 0, 0, 0, 7, 0, 0, 0})};
+  // format, label, rows - 1, columns - 1, log2 of block and nested block, nested; victim, damage, other type, misalignment
+  return {state("nf4", 64, "[5,27]") + choices({0, 0, 4, 26, 6, 8, 0, 7, 0, 0, 0}),
+          state("nf4", 32, "[9,64]", nested) + choices({0, 0, 8, 63, 5, 8, 1, 7, 0, 0, 0}),
+          state("fp4", 32, "[9,64]", nested) + choices({1, 13, 8, 63, 5, 8, 1, 7, 0, 0, 0}),
+          state("nf4", 64, "[5,27]") + choices({0, 17, 4, 26, 6, 8, 0, 3, 3, 0, 3}), choices({2, 0, 4, 26, 0, 0, 0, 7, 0, 0, 0})};
 }
 
 int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {

@@ -75,6 +75,7 @@ std::vector<std::string> mllama_fuzz::seeds() {
       R"("language_model.d":{"dtype":"BF16","shape":[0,5],"data_offsets":[26,26]}})"
       "\n\n" +
           std::string("\0\1\2\3\4", 5),
+      R"({"model.a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},"a":{"dtype":"U8","shape":[1],"data_offsets":[1,2]}})",
       R"({"a.weight":{"dtype":"I8","shape":[2,3],"data_offsets":[0,6]},"a.SCB":{"dtype":"F32","shape":[2],"data_offsets":[6,14]},)"
       R"("a.weight_format":{"dtype":"U8","shape":[],"data_offsets":[14,15]}})"};
   const mllama_test::TemporaryFolder folder;

@@ -45,19 +45,21 @@ std::string small_file(std::string_view pre_tokenizer, std::string_view merges, 
 }  // namespace
 
 std::vector<std::string> mllama_fuzz::seeds() {
-  constexpr std::string_view byte_level = R"({"type":"ByteLevel","add_prefix_space":false})",
-                             split =
-                                 R"({"type":"Sequence","pretokenizers":[{"type":"Split","pattern":{"Regex":"\\s+(?!\\S)|[ab]{1,3}|)"
-                                 R"((?i:'s)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+"},"behavior":"Isolated","invert":false},)"
-                                 R"({"type":"ByteLevel","add_prefix_space":false,"use_regex":false}]})",
-                             put_around = R"({"type":"TemplateProcessing","single":[{"SpecialToken":{"id":"e","type_id":0}},)"
-                                          R"({"Sequence":{"id":"A","type_id":0}},{"SpecialToken":{"id":"e"}}],)"
-                                          R"("special_tokens":{"e":{"id":"e","ids":[9]}}})";
-  const std::string nul(1, '\0');
+  using namespace std::string_literals;
+  constexpr std::string_view
+      byte_level = R"({"type":"ByteLevel","add_prefix_space":false})",
+      whole = R"({"type":"ByteLevel","add_prefix_space":false,"use_regex":false})",
+      split = R"({"type":"Sequence","pretokenizers":[)"
+              R"({"type":"Split","pattern":{"Regex":"\\s+(?!\\S)|[ab]{1,3}|(?i:'s)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+"},)"
+              R"("behavior":"Isolated","invert":false},{"type":"ByteLevel","add_prefix_space":false,"use_regex":false}]})",
+      put_around = R"({"type":"TemplateProcessing","single":[{"SpecialToken":{"id":"e","type_id":0}},)"
+                   R"({"Sequence":{"id":"A","type_id":0}},{"SpecialToken":{"id":"e"}}],)"
+                   R"("special_tokens":{"e":{"id":"e","ids":[9]}}})";
   return {
-      small_file(byte_level, R"(["a b","\u0120 a","\u0120a b"])", "null") + nul + " ab!?a b<|eot_id|>aab c\n",
-      small_file(split, R"([["a","b"],["\u0120","ab"]])", put_around) + nul + "abba  \n a",
-      repository_file("tests/golden/tokenizer/small/tokenizer.json") + nul + "Caf\xc3\xa9 in\t \r\n 12345 (image)\xff",
+      small_file(byte_level, R"(["a b","\u0120 a","\u0120a b"])", "null") + "\0 ab!?a b<|eot_id|>aab c\n"s,
+      small_file(whole, R"(["a b"])", R"({"type":"ByteLevel"})") + "\0 ab!?\n"s,
+      small_file(split, R"([["a","b"],["\u0120","ab"]])", put_around) + "\0abba  \n a"s + std::string(200, '!'),
+      repository_file("tests/golden/tokenizer/small/tokenizer.json") + "\0Caf\xc3\xa9 in\t \r\n 12345 . (image)\xff"s,
       repository_file("examples/pocket/tokenizer.json"),
   };
 }
