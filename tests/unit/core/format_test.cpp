@@ -125,8 +125,8 @@ TEST_CASE("FP4: magnitudes are twelfths, and minus zero is zero") {
 }
 
 TEST_CASE("8-bit rows: a product with the scale, then one with 1 / 127") {
-  constexpr std::array<std::int8_t, 4> codes{127, -127, 3, -128};
-  constexpr std::array<float, 2> scales{0.1F, 3};
+  static constexpr std::array<std::int8_t, 4> codes{127, -127, 3, -128};
+  static constexpr std::array<float, 2> scales{0.1F, 3};
   const Weights<Int8> weights{.codes = codes.data(), .rows = 2, .columns = 2, .scales = scales.data()};
   std::vector<float> all(4);
   weights.decode(0, all);
