@@ -178,18 +178,17 @@ class BasicAdapterFile {
   }
 
   /// The value of the first pattern that matches.
-  [[nodiscard]] static double value_of(const Entry& entry, std::span<const Pattern> patterns,
-                                       std::span<const AdapterConfig::PatternValue> values, double otherwise) {
-    detail::PatternMatch match;
+  [[nodiscard]] double value_of(const Entry& entry, std::span<const Pattern> patterns,
+                                std::span<const AdapterConfig::PatternValue> values, double otherwise) {
     for (std::size_t i = 0; i < patterns.size(); ++i) {
-      if (patterns[i].matches(entry.path, match)) return values[i].value;
+      if (patterns[i].matches(entry.path, work_)) return values[i].value;
     }
     return otherwise;
   }
-  [[nodiscard]] std::size_t rank_of(const Entry& entry) const {
+  [[nodiscard]] std::size_t rank_of(const Entry& entry) {
     return static_cast<std::size_t>(value_of(entry, ranks_, config_.rank_pattern, static_cast<double>(config_.rank)));
   }
-  [[nodiscard]] double scale_of(const Entry& entry, std::size_t rank) const {
+  [[nodiscard]] double scale_of(const Entry& entry, std::size_t rank) {
     const auto r = static_cast<double>(rank);
     return value_of(entry, alphas_, config_.alpha_pattern, config_.alpha) / (config_.rank_stabilised ? std::sqrt(r) : r);
   }
@@ -308,6 +307,7 @@ class BasicAdapterFile {
   std::string path_;
   Safetensors tensors_;
   std::vector<Pattern> ranks_, alphas_;
+  PatternWork work_;
   std::vector<Entry> entries_;
   Elements elements_;
 };

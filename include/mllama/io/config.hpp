@@ -326,7 +326,7 @@ inline QuantizationSettings read_quantization(const JsonField& config) {
   settings.int8_threshold = threshold.as<double>(settings.int8_threshold);
   if (settings.int8_threshold < 0) threshold.fail<config_error>("a number from 0 on");
   if (const JsonField skip = block["llm_int8_skip_modules"]; skip.present()) {
-    for (const JsonField& module : skip.elements()) settings.skip_modules.push_back(module.as<std::string>());
+    for (const JsonField& module : skip.elements(2048)) settings.skip_modules.push_back(module.as<std::string>());
   }
   return settings;
 }

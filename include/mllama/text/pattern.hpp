@@ -103,6 +103,12 @@ class PatternMatch {
 
 }  // namespace detail
 
+/// What it takes to match the patterns of one file, of which there may be many, each of them slow.
+struct PatternWork {
+  std::size_t steps_left = std::size_t{1} << 29U;  ///< of PCRE2: seconds
+  detail::PatternMatch match = {};
+};
+
 /// A pattern of Python's that short texts, names say, either match at their beginning or do not.
 template <class = void>  // a template, so that bodies are compiled where they are used and not with every include
 class BasicPattern {
@@ -116,10 +122,16 @@ class BasicPattern {
   }
 
   /// `re.match(pattern, text)`. Matching ends: its steps are limited.
-  /// Errors:  format_error when that takes too many steps or too much memory.
-  [[nodiscard]] bool matches(std::string_view text, detail::PatternMatch& match) const {
-    constexpr std::size_t most_steps = 10'000;
-    const int status = match.search(code_.get(), text, 0, most_steps);
+  /// Errors:  format_error when that takes too many steps or too much memory, or no steps are left.
+  [[nodiscard]] bool matches(std::string_view text, PatternWork& work) const {
+    int status = PCRE2_ERROR_MATCHLIMIT;
+    for (const std::size_t steps : {1'000U, 10'000U}) {          // a name takes few
+      const std::size_t cost = steps * (1 + text.size() / 256);  // a step may pass over all of the text
+      if (work.steps_left < cost) fail("all patterns of the file together take too many steps");
+      work.steps_left -= cost;
+      status = work.match.search(code_.get(), text, 0, steps);
+      if (status != PCRE2_ERROR_MATCHLIMIT) break;
+    }
     if (status < 0 && status != PCRE2_ERROR_NOMATCH)
       fail(concat("the pattern cannot be matched with ", text, ": ", detail::pattern_message(status)));
     return status >= 0;

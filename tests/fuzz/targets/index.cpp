@@ -3,14 +3,14 @@
 // tensor of a canonical name in a; `broken` is no safetensors file.
 #include <array>
 #include <filesystem>
-#include <mllama/io/checkpoint.hpp>
 #include <mllama/io/safetensors.hpp>
+#include <mllama/io/safetensors_writer.hpp>
 #include <span>
 
-#include "bind_all.hpp"
 #include "fuzz.hpp"
 #include "unit/io/four_bit_matrix.hpp"
 #include "unit/io/temporary_folder.hpp"
+#include "use_folder.hpp"
 
 using mllama::Dtype;
 using mllama::FileTensor;
@@ -59,9 +59,6 @@ std::vector<std::string> mllama_fuzz::seeds() {
 int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   static Folder folder;
   folder.index.write(mllama_fuzz::text_of(data, size));
-  mllama_fuzz::takes([&] {
-    mllama::Checkpoint checkpoint = mllama::Checkpoint::open(folder.folder.path());
-    mllama_fuzz::bind_all(checkpoint);
-  });
+  mllama_fuzz::use_folder(folder.folder.path());
   return 0;
 }

@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: MIT
 // The JSON reader by itself: every value of a document is read in every way, and written anew.
 #include <mllama/core/json.hpp>
-#include <mllama/io/safetensors.hpp>
-#include <mllama/text/python_json.hpp>
+#include <mllama/core/python_json.hpp>
 
 #include "fuzz.hpp"
 
@@ -20,7 +19,7 @@ void read_all(JsonView value, std::size_t& values) {
     const std::string text = value.string();
     require(value.spells(text), "a string spells its characters");
     require(mllama::valid_utf8_length(text) == text.size(), "a string is UTF-8");
-    const std::string quoted = mllama::detail::quoted(text);
+    const std::string quoted = mllama::python_string(text);
     require(JsonView::parse(quoted, "quoted").string() == text, "a string is the same after it was written");
   } else if (value.kind() == JsonView::Kind::array) {
     value.for_each_element([&](JsonView element) { read_all(element, values); });

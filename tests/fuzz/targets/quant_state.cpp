@@ -9,8 +9,8 @@
 #include <mllama/io/bitsandbytes.hpp>
 #include <span>
 
-#include "bind_all.hpp"
 #include "fuzz.hpp"
+#include "use_folder.hpp"
 
 using mllama::Dtype;
 using mllama::FileTensor;

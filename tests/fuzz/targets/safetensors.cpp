@@ -1,43 +1,22 @@
 // SPDX-License-Identifier: MIT
 // A safetensors file: as it is, or, if the input begins with '{', its header's JSON, a NUL, and what to fill the tensors with.
 #include <algorithm>
-#include <cstring>
 #include <filesystem>
-#include <mllama/io/checkpoint.hpp>
 #include <mllama/io/safetensors.hpp>
+#include <mllama/io/safetensors_writer.hpp>
 #include <span>
 
-#include "bind_all.hpp"
 #include "fuzz.hpp"
+#include "safetensors_input.hpp"
 #include "unit/io/four_bit_matrix.hpp"
 #include "unit/io/temporary_folder.hpp"
+#include "use_folder.hpp"
 
 using mllama::FileTensor;
 using mllama_fuzz::require;
 using mllama_fuzz::takes;
 
 namespace {
-
-constexpr std::size_t most_data = 1U << 16U;
-
-/// The file of a header. Its tensors end where the header says, so that a search need not find two numbers that agree.
-std::string file_of(const mllama_fuzz::TwoParts& input) {
-  const std::string header(input.json);
-  std::size_t size = 0;
-  takes([&] {
-    for (const auto& entry : mllama::detail::SafetensorsHeader(mllama::parse_json(header, "header")).entries)
-      size = std::max(size, entry.end);
-  });
-  size = std::min(size, most_data);
-  takes([&] { static_cast<void>(mllama::detail::read_safetensors_header(header, size, "header")); });
-
-  std::string file(8, '\0');
-  const std::uint64_t length = header.size();
-  std::memcpy(file.data(), &length, sizeof length);
-  file += header;
-  for (std::size_t i = 0; i < size; ++i) file += input.rest.empty() ? '\0' : input.rest[i % input.rest.size()];
-  return file;
-}
 
 bool same(const FileTensor& a, const FileTensor& b) {
   return a.name == b.name && a.dtype == b.dtype && a.shape == b.shape && std::ranges::equal(a.bytes, b.bytes);
@@ -81,11 +60,8 @@ std::vector<std::string> mllama_fuzz::seeds() {
   const mllama_test::TemporaryFolder folder;
   for (const bool nested : {false, true}) {
     mllama::write_safetensors(folder / "x", mllama_test::FourBitMatrix(5, 13, 32, nested).tensors("model.x.weight"));
-    const std::string file = folder.read("x");
-    all.push_back(file);
-    std::uint64_t length = 0;
-    std::memcpy(&length, file.data(), sizeof length);
-    all.push_back(file.substr(8, length) + '\0' + file.substr(8 + length));
+    all.push_back(folder.read("x"));
+    all.push_back(safetensors_input(all.back()));
   }
   return all;
 }
@@ -93,12 +69,10 @@ std::vector<std::string> mllama_fuzz::seeds() {
 int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   static Folder folder;
   const std::string_view input = mllama_fuzz::text_of(data, size);
-  const std::string file = input.starts_with('{') ? file_of(mllama_fuzz::TwoParts(input)) : std::string(input);
+  const mllama_fuzz::TwoParts parts(input);
+  const std::string file = input.starts_with('{') ? mllama_fuzz::safetensors_file(parts.json, parts.rest) : std::string(input);
   folder.file.write(file);
   takes([&] { check_file(mllama::Safetensors(folder.file.path()), file.size(), folder.folder / "copy"); });
-  takes([&] {
-    mllama::Checkpoint checkpoint = mllama::Checkpoint::open(folder.folder.path());
-    mllama_fuzz::bind_all(checkpoint);
-  });
+  mllama_fuzz::use_folder(folder.folder.path());
   return 0;
 }

@@ -10,8 +10,8 @@ using namespace mllama;
 namespace {
 
 bool matches(std::string_view pattern, std::string_view text) {
-  detail::PatternMatch match;
-  return Pattern(pattern, "f", "p").matches(text, match);
+  PatternWork work;
+  return Pattern(pattern, "f", "p").matches(text, work);
 }
 
 }  // namespace
@@ -46,4 +46,14 @@ TEST_CASE("matching ends") {
     CAPTURE(pattern);
     CHECK_THROWS_AS(static_cast<void>(matches(pattern, many)), format_error);
   }
+
+  // Many patterns, each within its limit.
+  const Pattern fast("a+b", "f", "p"), slow("(a+)+[bc]", "f", "p");
+  PatternWork work{.steps_left = 20'000};
+  for (int i = 0; i < 3; ++i) CHECK(fast.matches("aab", work));
+  CHECK(work.steps_left == 17'000);
+  CHECK_FALSE(slow.matches("aaaaaaaaaaa", work));
+  CHECK(work.steps_left == 6'000);
+  CHECK_THROWS_WITH_AS(static_cast<void>(slow.matches("aaaaaaaaaaa", work)),
+                       "f: p: all patterns of the file together take too many steps", format_error);
 }
