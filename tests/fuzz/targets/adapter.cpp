@@ -1,29 +1,4 @@
 // SPDX-License-Identifier: MIT
-<<<<<<< HEAD
-// An adapter's folder: adapter_config.json, a NUL, adapter_model.safetensors. It is asked for a linear and a table of tokens, both
-// (7, 5), and for what may take the place of a norm and a bias of 5.
-#include <array>
-#include <cmath>
-#include <filesystem>
-#include <mllama/generate/adapter_file.hpp>
-#include <mllama/io/safetensors_writer.hpp>
-#include <optional>
-#include <span>
-#include <utility>
-#include <vector>
-
-#include "fuzz.hpp"
-#include "unit/io/temporary_folder.hpp"
-
-using mllama::Dtype;
-using mllama::FileTensor;
-using mllama_fuzz::require;
-
-namespace {
-
-constexpr std::size_t rows = 7, columns = 5;
-
-=======
 // An adapter of PEFT for a few parameters: adapter_config.json, a NUL, the header's JSON of adapter_model.safetensors, another NUL,
 // and what to fill the tensors with.
 #include <array>
@@ -41,7 +16,6 @@ using mllama_fuzz::takes;
 
 namespace {
 
->>>>>>> fec4136 (test(fuzz): adapters, folders in Meta's layout, and folders whose faults are listed)
 struct Folder {
   mllama_test::TemporaryFolder folder;
   mllama_fuzz::MemoryFile config, tensors;
@@ -52,28 +26,6 @@ struct Folder {
   }
 };
 
-<<<<<<< HEAD
-void use(const std::optional<mllama::LowRank>& change) {
-  if (!change) return;
-  require(change->a.rows == change->b.columns && change->a.rows >= 1, "a change has a rank");
-  require(change->a.columns == columns && change->b.rows == rows, "a change has the sizes of what it changes");
-  require(std::isfinite(change->scale), "a scale is a number");
-  std::vector<float> weights(rows * columns), bias(rows);
-  mllama::merge(std::array{mllama::ScaledLowRank{*change}}, 0, {weights.data(), rows, columns, columns}, bias);
-}
-
-std::string adapter(std::string_view config, std::vector<std::pair<std::string, mllama::Shape>> shapes) {
-  const mllama_test::TemporaryFolder folder;
-  static constexpr std::array<float, 64> numbers{1, -2, 3, -4, 5, 6};
-  std::vector<FileTensor> tensors;
-  for (auto& [name, shape] : shapes) {
-    FileTensor tensor{std::move(name), Dtype::F32, std::move(shape), {}};
-    tensor.bytes = std::as_bytes(std::span(numbers)).first(tensor.size() * sizeof(float));
-    tensors.push_back(std::move(tensor));
-  }
-  mllama::write_safetensors(folder / "tensors", tensors);
-  return mllama::concat(config, '\0', folder.read("tensors"));
-=======
 struct Parameter {
   std::string_view name;
   mllama::Shape shape;
@@ -103,33 +55,11 @@ void merge_all(const std::string& folder) {
   }
   for (const std::string& notice : adapters.notices()) require(!notice.empty(), "a notice is a line");
   adapters.check_all_used();
->>>>>>> fec4136 (test(fuzz): adapters, folders in Meta's layout, and folders whose faults are listed)
 }
 
 }  // namespace
 
 std::vector<std::string> mllama_fuzz::seeds() {
-<<<<<<< HEAD
-  const std::string linear = "base_model.model.language_model.model.layers.0.mlp.up_proj.",
-                    table = "base_model.model.model.embed_tokens.";
-  return {
-      adapter(R"({"peft_type":"LORA","r":2,"lora_alpha":4})",
-              {{linear + "lora_A.weight", {2, 5}}, {linear + "lora_B.weight", {7, 2}}}),
-      adapter(
-          R"({"peft_type":"LORA","r":2,"use_dora":true,"rank_pattern":{"x":3,"layers\\.0\\..*":1},"alpha_pattern":{"^l.*":0.5}})",
-          {{linear + "lora_A.weight", {1, 5}}, {linear + "lora_B.weight", {7, 1}}, {linear + "lora_magnitude_vector", {7}}}),
-      adapter(R"({"peft_type":"LORA","r":1,"lora_bias":true,"use_rslora":true,"bias":"all"})", {{linear + "lora_A.weight", {1, 5}},
-                                                                                                {linear + "lora_B.weight", {7, 1}},
-                                                                                                {linear + "lora_B.bias", {7}},
-                                                                                                {linear + "base_layer.bias", {7}}}),
-      adapter(R"({"peft_type":"LORA","r":1,"modules_to_save":["norm"],"unknown":[1]})", {{table + "lora_embedding_A", {1, 7}},
-                                                                                         {table + "lora_embedding_B", {5, 1}},
-                                                                                         {table + "base_layer.weight", {7, 5}},
-                                                                                         {"norm.weight", {5}},
-                                                                                         {"norm.original_module.weight", {5}}}),
-      mllama::concat(repository_file("tests/golden/adapters/one_tile/biased/adapter_config.json"), '\0',
-                     repository_file("tests/golden/adapters/one_tile/biased/adapter_model.safetensors")),
-=======
   using namespace std::string_literals;
   const std::string
       change =
@@ -152,32 +82,14 @@ std::vector<std::string> mllama_fuzz::seeds() {
           R"("base_model.model.lm_head.weight":{"dtype":"F32","shape":[6,3],"data_offsets":[40,112]},)"
           R"("vision_model.transformer.layers.0.mlp.fc1.base_layer.bias":{"dtype":"F32","shape":[2],"data_offsets":[112,120]}})"
           "\0\0\0\x80?"s,
->>>>>>> fec4136 (test(fuzz): adapters, folders in Meta's layout, and folders whose faults are listed)
   };
 }
 
 int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   static Folder folder;
-<<<<<<< HEAD
-  const mllama_fuzz::TwoParts parts(mllama_fuzz::text_of(data, size));
-  folder.config.write(parts.json);
-  folder.tensors.write(parts.rest);
-  mllama_fuzz::takes([&] {
-    mllama::AdapterFile file(folder.folder.path());
-    require(file.config().notices.size() <= 20, "there are few notices");
-    use(file.linear("layers.0.mlp.up_proj", rows, columns));
-    use(file.embedding("embed_tokens", rows, columns));
-    static_cast<void>(file.replacement("norm.weight", std::array{columns}));
-    static_cast<void>(file.replacement("layers.0.mlp.up_proj.bias", std::array{rows}));
-    static_cast<void>(file.copy("norm.weight", std::array{columns}));
-    static_cast<void>(file.copy("embed_tokens.weight", std::array{rows, columns}));
-    file.check_all_used();
-  });
-=======
   const mllama_fuzz::TwoParts input(mllama_fuzz::text_of(data, size)), tensors(input.rest);
   folder.config.write(input.json);
   folder.tensors.write(mllama_fuzz::safetensors_file(tensors.json, tensors.rest));
   takes([&] { merge_all(folder.folder.path()); });
->>>>>>> fec4136 (test(fuzz): adapters, folders in Meta's layout, and folders whose faults are listed)
   return 0;
 }
