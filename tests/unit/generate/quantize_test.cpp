@@ -83,9 +83,7 @@ struct StoredText : TinyText {
   using weights = Stored;
   using head_weights = StoredHead;
 };
-struct StoredTiny : Mllama<StoredVision, StoredText> {
-  static constexpr std::string_view name = "tiny";
-};
+struct StoredTiny : Mllama<StoredVision, StoredText> {};
 
 const std::string_view up_name = "layers.0.mlp.up_proj.weight";
 const Shape up_shape{40, 24};

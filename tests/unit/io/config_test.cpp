@@ -162,7 +162,8 @@ TEST_CASE("how bitsandbytes was asked to quantise, at the top level or inside of
   CHECK(sizes_of(changed("", "quantization_config", "null")).quantization == QuantizationSettings{});
   std::string names = "\"\"";  // each is compared with each linear
   for (int i = 0; i < 2048; ++i) names += ", \"\"";
-  CHECK_THROWS_AS(sizes_of(changed("", "quantization_config", concat(R"({"llm_int8_skip_modules": [)", names, "]}"))), format_error);
+  CHECK_THROWS_AS(sizes_of(changed("", "quantization_config", concat(R"({"llm_int8_skip_modules": [)", names, "]}"))),
+                  format_error);
   // A text model alone has the block at its top level, too.
   Document text = small();
   text.text["quantization_config"] = four;
