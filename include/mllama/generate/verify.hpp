@@ -214,7 +214,7 @@ class BasicVerifier {
   /// False if the folder is none of the models.
   template <class... Choices>
   bool verify_as_one_of(Models<Choices...>, const ModelSizes& sizes, Checkpoint& checkpoint) {
-    const auto try_model = [&]<class Model>(std::type_identity<Model>) {
+    [[maybe_unused]] const auto try_model = [&]<class Model>(std::type_identity<Model>) {
       if (config_difference<Model>(sizes)) return false;
       verify_parameters<Model>(part_of(sizes), checkpoint);
       return true;
