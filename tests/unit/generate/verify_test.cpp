@@ -181,7 +181,7 @@ TEST_CASE("each quantised tensor is checked with all of its parts") {
     write([&] { std::erase_if(tensors.more, [](const FileTensor& t) { return t.name.ends_with(".SCB"); }); });
     CHECK(problems() ==
           Lines{concat("model.safetensors: ", q,
-                       ": expected NF4, FP4, INT8, BF16, F16, F32, found I8 without scales SCB: the model type does not "
+                       ": expected NF4, FP4, INT8, BF16, F16, F32, NF4x8, found I8 without scales SCB: the model type does not "
                        "take this storage format here")});
     write([&] { std::erase_if(tensors.more, [](const FileTensor& t) { return t.name == up; }); });
     CHECK(problems().size() >= 1);

@@ -141,7 +141,7 @@ TEST_CASE("what does not fit is named, with what was expected and found") {
   CHECK(what(Int8{}, "f.weight", {2, 3}).starts_with(file + "f.weight: expected INT8, found F32: "));
   CHECK(what(StoredFloat{}, "i.weight", {2, 3}).starts_with(file + "i.weight: expected BF16, F16, F32, found I8 of LLM.int8(): "));
   CHECK(what(Stored{}, "b.weight", {2, 3})
-            .starts_with(file + "b.weight: expected NF4, FP4, INT8, BF16, F16, F32, found I8 without scales SCB: "));
+            .starts_with(file + "b.weight: expected NF4, FP4, INT8, BF16, F16, F32, NF4x8, found I8 without scales SCB: "));
   CHECK(what(NF4{}, "f.weight", {2, 3}).starts_with(file + "f.weight: expected NF4, found F32: "));
   CHECK(what(F32{}, "d.weight", {3}).starts_with(file + "d.weight: expected F32, found F64: "));
   CHECK(message<format_error>([&] { bound<F32>(checkpoint, "o.weight"); }) ==
@@ -229,7 +229,7 @@ TEST_CASE("8-bit rows whose parts are not what they should be") {
          w.shape = {3, 2};
        }},
       {"a.weight: expected [2, 3], found I8 [6]", [](FileTensor& w, FileTensor&, FileTensor&) { w.shape = {6}; }},
-      {"a.weight: expected NF4, FP4, INT8, BF16, F16, F32, found U8",
+      {"a.weight: expected NF4, FP4, INT8, BF16, F16, F32, NF4x8, found U8",
        [](FileTensor& w, FileTensor&, FileTensor&) { w.dtype = Dtype::U8; }},
       {"found I8 without scales SCB", [](FileTensor&, FileTensor& s, FileTensor&) { s.name = "a.scb"; }},
   };

@@ -8,6 +8,7 @@
 #include <cstdint>
 
 #include <mllama/kernels/matmul.hpp>
+#include <mllama/kernels/simd/batch.hpp>
 
 #if defined(__AVX2__) && defined(__FMA__) && !defined(__CUDACC__)
 #include <immintrin.h>
