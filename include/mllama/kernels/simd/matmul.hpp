@@ -87,7 +87,7 @@ void add_products(Matrix<const float> x, const float* panel, std::size_t columns
 /// Weights are decoded to float32 a panel at a time and multiplied by all rows. A sum runs over chunks of 1024 columns of W, each
 /// in the lanes of one vector: a row's result depends neither on the number of threads nor on the other rows of x.
 template <detail::VectorArch Arch, class Ctx, class F>
-void matmul_body(cpu<Arch, F32>, Ctx& ctx, Matrix<const float> x, const Weights<F>& w, const Epilogue& epilogue, Matrix<float> y) {
+void panel_matmul(cpu<Arch, F32>, Ctx& ctx, Matrix<const float> x, const Weights<F>& w, const Epilogue& epilogue, Matrix<float> y) {
   using Blocks = detail::ProductBlocks;
   using B = detail::FloatBatch<Arch>;
   constexpr std::size_t panel_size = Blocks::columns * Blocks::panel_stride;
