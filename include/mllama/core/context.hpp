@@ -105,9 +105,10 @@ template <class B>
   if constexpr (!requires { typename B::architecture; }) {
     return InstructionSet::generic;
   } else if constexpr (is_pinned<typename B::architecture>) {
-    constexpr InstructionSet pinned = B::architecture::instruction_set;
-    check(available(pinned), [] { return Fault{.expected = concat("a processor with ", name_of(pinned))}; });
-    return pinned;
+    using Pinned = typename B::architecture;
+    check(available(Pinned::instruction_set),
+          [] { return Fault{.expected = concat("a processor with ", name_of(Pinned::instruction_set))}; });
+    return Pinned::instruction_set;
   } else {
     return chosen_instruction_set();
   }

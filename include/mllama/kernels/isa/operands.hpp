@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <array>
 #include <bit>
+#include <cmath>
 #include <concepts>
 #include <cstddef>
 #include <cstdint>
@@ -15,6 +16,7 @@
 #include <mllama/core/context.hpp>
 #include <mllama/core/format.hpp>
 #include <mllama/core/rounding.hpp>
+#include <mllama/core/tensor.hpp>
 #include <mllama/kernels/isa/shape.hpp>
 #include <mllama/kernels/epilogue.hpp>
 
@@ -86,21 +88,10 @@ struct FourBitMatrix {
         table(&F::table),
         integers(&book) {}
 
-  /// Scales of a row whose first block begins with it, times `factor`: one for each slot.
-  void slot_scales(std::size_t row, float factor, float* out) const {
-    const std::size_t blocks = columns / block, last = (row + 1) * blocks, copies = block / slot;
-    const auto put = [&](float scale) {
-      for (std::size_t i = 0; i < copies; ++i) *out++ = scale * factor;
-    };
-    std::size_t b = row * blocks;
-    if (absmax != nullptr) {
-      for (; b < last; ++b) put(absmax[b]);
-      return;
-    }
-    while (b < last) {
-      const std::size_t outer = b / nested_block, end = std::min(last, (outer + 1) * nested_block);
-      for (; b < end; ++b) put(rounded(nested_map[absmax_codes[b]] * nested_absmax[outer]) + nested_offset);
-    }
+  /// Two roundings in the nested case, as in Weights::scale.
+  [[nodiscard]] float scale(std::size_t b) const {
+    if (absmax != nullptr) return absmax[b];
+    return rounded(nested_map[absmax_codes[b]] * nested_absmax[b / nested_block]) + nested_offset;
   }
 };
 
@@ -138,5 +129,49 @@ struct Output {
     }
   }
 };
+
+/// A product's body, for one way of storing weights: bodies differ in type, so what drives them is compiled once for all of them.
+struct Body {
+  std::size_t element_bytes;  ///< of prepared activations, 0 if they are read where they are
+  bool integers;              ///< activations have scales
+  /// Floats of scratch memory for each thread, for activations of so many slots, and so many rows.
+  std::size_t (*scratch)(std::size_t slots, std::size_t rows);
+  void (*prepare)(const float* x, std::size_t columns, std::byte* data, float* scales, float* corrections);
+  /// Rows [begin, end) of W.
+  void (*multiply)(const void* source, const Activations& x, std::size_t rows, std::size_t begin, std::size_t end, float* scratch,
+                   const Output& output);
+};
+
+/// Rows of activations that are prepared at a time.
+inline constexpr std::size_t most_rows = 256;
+
+/// `x · Wᵀ`, W of so many rows.
+template <class Ctx>
+void multiply(Ctx& ctx, const Body& body, Matrix<const float> x, const void* source, std::size_t source_rows,
+              const Epilogue& epilogue, Matrix<float> y) {
+  const std::size_t slots = (x.width / slot + 15) / 16 * 16, block = std::min(x.rows, most_rows);
+  const std::size_t bytes = x.width * body.element_bytes;
+  auto data = ctx.template tensor<std::byte, Rows, Rows>({block, bytes});
+  auto scales = ctx.template tensor<float, Rows, Rows>({body.integers ? 2 * block : 0, slots});
+  auto scratch = ctx.template tensor<float, Rows, Rows>({ctx.threads().size(), body.scratch(slots, block)});
+  scales.fill(0);
+  for (std::size_t row = 0; row < x.rows; row += block) {
+    const std::size_t rows = std::min(block, x.rows - row);
+    Activations activations{reinterpret_cast<const std::byte*>(x[row]), x.stride * sizeof(float), nullptr, nullptr, slots};
+    if (bytes != 0) {
+      activations = {data.data(), bytes, scales.data(), scales.data() + block * slots, slots};
+      // Few rows are prepared sooner than another thread is woken.
+      ctx.parallel(rows, 32768 / x.width, [&](std::size_t begin, std::size_t end, unsigned) {
+        for (std::size_t r = begin; r < end; ++r) {
+          float* const of_row = scales.data() + r * slots;
+          body.prepare(x[row + r], x.width, data.data() + r * bytes, of_row, of_row + block * slots);
+        }
+      });
+    }
+    ctx.parallel(source_rows, 16, [&](std::size_t begin, std::size_t end, unsigned worker) {
+      body.multiply(source, activations, rows, begin, end, scratch[worker].data(), {epilogue, y, row});
+    });
+  }
+}
 
 }  // namespace mllama::kernels::isa

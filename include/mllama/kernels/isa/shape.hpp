@@ -2,6 +2,7 @@
 #pragma once
 
 #include <array>
+#include <bit>
 #include <cstddef>
 #include <cstdint>
 #include <string_view>
@@ -43,11 +44,13 @@ struct Shifted {
   }
 };
 
-/// The first factors of products of bytes lie between `lowest` and `highest`.
+/// The first factors of products of bytes lie between `lowest` and `highest`. Products of words are added to those of their
+/// neighbours, or else of the other half of the vector.
 struct Avx2Shape {
   static constexpr std::string_view name = "avx2";
   static constexpr std::size_t bytes = 32, registers = 16;
   static constexpr int lowest = 0, highest = 127;  // two products are added in 16 bits
+  static constexpr bool neighbours = true;
   using Order = Interleaved;
 };
 struct AvxVnniShape : Avx2Shape {
@@ -58,6 +61,7 @@ struct Avx512Shape {
   static constexpr std::string_view name = "avx512";
   static constexpr std::size_t bytes = 64, registers = 32;
   static constexpr int lowest = 0, highest = 127;
+  static constexpr bool neighbours = true;
   using Order = Shifted;
 };
 struct Avx512VnniShape : Avx512Shape {
@@ -68,6 +72,7 @@ struct NeonDotShape {
   static constexpr std::string_view name = "neondot";
   static constexpr std::size_t bytes = 16, registers = 32;
   static constexpr int lowest = -127, highest = 127;
+  static constexpr bool neighbours = false;
   using Order = Interleaved;
 };
 
@@ -75,5 +80,13 @@ struct NeonDotShape {
 using ByteBook = std::array<std::uint8_t, 16>;
 using WordBook = std::array<std::int16_t, 16>;
 using FloatBook = std::array<float, 16>;
+
+/// Byte `byte` of all entries of a codebook.
+template <class E>
+[[nodiscard]] constexpr ByteBook plane(const std::array<E, 16>& entries, std::size_t byte) {
+  ByteBook bytes{};
+  for (std::size_t i = 0; i < bytes.size(); ++i) bytes[i] = std::bit_cast<std::array<std::uint8_t, sizeof(E)>>(entries[i])[byte];
+  return bytes;
+}
 
 }  // namespace mllama::kernels::isa

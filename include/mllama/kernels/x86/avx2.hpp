@@ -1,18 +1,22 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-#include <array>
-#include <bit>
 #include <cstddef>
 #include <cstdint>
 
 #include <mllama/kernels/isa/operands.hpp>
 
 #if defined(__x86_64__) && !defined(__CUDACC__)
+#define MLLAMA_HAS_X86_BODIES 1
+#else
+#define MLLAMA_HAS_X86_BODIES 0
+#endif
+
+#if MLLAMA_HAS_X86_BODIES
 #include <immintrin.h>
 
-#define MLLAMA_HAS_X86_BODIES 1
-#define MLLAMA_TARGET __attribute__((target("avx2,fma,f16c")))
+#define MLLAMA_AVX2 __attribute__((target("avx2,fma,f16c")))
+#define MLLAMA_TARGET MLLAMA_AVX2
 
 
 
@@ -47,6 +51,11 @@ struct Avx2 : Avx2Shape {
   [[nodiscard]] MLLAMA_INLINE static Ints zero_ints() { return _mm256_setzero_si256(); }
   [[nodiscard]] MLLAMA_INLINE static Floats zero_floats() { return _mm256_setzero_ps(); }
   [[nodiscard]] MLLAMA_INLINE static Floats broadcast(const float* from) { return _mm256_broadcast_ss(from); }
+  /// `table[index[i]]` in lane i. Loads of single lanes are faster than `vgatherdps` is.
+  [[nodiscard]] MLLAMA_INLINE static Floats gather(const float* table, const std::uint8_t* index) {
+    return _mm256_setr_ps(table[index[0]], table[index[1]], table[index[2]], table[index[3]], table[index[4]], table[index[5]],
+                          table[index[6]], table[index[7]]);
+  }
   /// Its argument, loaded once: GCC takes a load for cheaper than a register, and repeats it for every use.
   [[nodiscard]] MLLAMA_INLINE static Floats held(Floats values) {
     asm("" : "+x"(values));
@@ -87,6 +96,7 @@ struct Avx2 : Avx2Shape {
     __m256i low[2], high[2];  // bytes 0 and 1, 2 and 3 of the first and of the last eight codes of 16
     interleave({{book.plane[0], book.plane[1]}}, code, low[0], low[1]);
     interleave({{book.plane[2], book.plane[3]}}, code, high[0], high[1]);
+    MLLAMA_UNROLL
     for (std::size_t i = 0; i < 2; ++i) {
       out[2 * i] = _mm256_castsi256_ps(_mm256_unpacklo_epi16(low[i], high[i]));
       out[2 * i + 1] = _mm256_castsi256_ps(_mm256_unpackhi_epi16(low[i], high[i]));
@@ -101,6 +111,7 @@ struct Avx2 : Avx2Shape {
   }
 
   [[nodiscard]] MLLAMA_INLINE static Floats to_floats(Ints values) { return _mm256_cvtepi32_ps(values); }
+  [[nodiscard]] MLLAMA_INLINE static Floats add(Floats a, Floats b) { return _mm256_add_ps(a, b); }
   [[nodiscard]] MLLAMA_INLINE static Floats multiply(Floats a, Floats b) { return _mm256_mul_ps(a, b); }
   [[nodiscard]] MLLAMA_INLINE static Floats multiply_add(Floats a, Floats b, Floats c) { return _mm256_fmadd_ps(a, b, c); }
   [[nodiscard]] MLLAMA_INLINE static float sum(Floats values) {
@@ -118,13 +129,6 @@ struct Avx2 : Avx2Shape {
 
   [[nodiscard]] MLLAMA_INLINE static __m256i twice(const ByteBook& entries) {
     return _mm256_broadcastsi128_si256(load_half(entries.data()));
-  }
-  /// Byte `byte` of all entries.
-  template <class E>
-  [[nodiscard]] static constexpr ByteBook plane(const std::array<E, 16>& entries, std::size_t byte) {
-    ByteBook bytes{};
-    for (std::size_t i = 0; i < 16; ++i) bytes[i] = std::bit_cast<std::array<std::uint8_t, sizeof(E)>>(entries[i])[byte];
-    return bytes;
   }
   /// Words looked up in two planes: for the first and for the last eight codes of each 16.
   MLLAMA_INLINE static void interleave(const Words16& book, __m256i code, __m256i& first, __m256i& last) {

@@ -10,9 +10,9 @@
 #include <mllama/core/format.hpp>
 #include <mllama/kernels/isa/shape.hpp>
 
-namespace mllama::kernels::isa {
+namespace mllama_test {
 
-/// The operations of an instruction set in scalar code: what its own ones are tested against, and what runs without it.
+/// The operations of an instruction set in scalar code: what its own are tested against, and what runs its bodies without it.
 template <class Shape>
 struct Emulated : Shape {
   static constexpr std::size_t bytes = Shape::bytes;
@@ -27,85 +27,78 @@ struct Emulated : Shape {
   using Ints = Vector<std::int32_t>;
   using Floats = Vector<float>;
 
-  [[nodiscard]] static Bytes load_bytes(const void* from) { return load<std::uint8_t>(from); }
-  [[nodiscard]] static Words load_words(const void* from) { return load<std::int16_t>(from); }
-  [[nodiscard]] static Floats load_floats(const void* from) { return load<float>(from); }
+  static Bytes load_bytes(const void* from) { return load<Bytes>(from); }
+  static Words load_words(const void* from) { return load<Words>(from); }
+  static Floats load_floats(const void* from) { return load<Floats>(from); }
   static void store(void* to, const Floats& values) { std::memcpy(to, values.lane.data(), bytes); }
 
-  /// Numbers of other formats as floats, one per lane.
-  template <class F>
-  [[nodiscard]] static Floats load_as_floats(F, const typename F::stored* from) {
-    Floats out;
-    for (std::size_t i = 0; i < Floats::lanes; ++i) out.lane[i] = F::decode(from[i]);
-    return out;
+  template <mllama::DenseFormat F>
+  static Floats floats_of(F, const typename F::stored* from) {
+    return lanes<Floats>([&](std::size_t i) { return F::decode(from[i]); });
   }
-  [[nodiscard]] static Floats load_as_floats(const std::int8_t* from) {
-    Floats out;
-    for (std::size_t i = 0; i < Floats::lanes; ++i) out.lane[i] = from[i];
-    return out;
+  static Floats floats_of(mllama::Int8, const std::int8_t* from) {
+    return lanes<Floats>([&](std::size_t i) { return static_cast<float>(from[i]); });
   }
-  [[nodiscard]] static Words load_as_words(const std::int8_t* from) {
-    Words out;
-    for (std::size_t i = 0; i < Words::lanes; ++i) out.lane[i] = from[i];
-    return out;
+  static Words words_of(mllama::Int8, const std::int8_t* from) {
+    return lanes<Words>([&](std::size_t i) { return std::int16_t{from[i]}; });
   }
 
-  [[nodiscard]] static Ints zero_ints() { return {}; }
-  [[nodiscard]] static Floats zero() { return {}; }
-  [[nodiscard]] static Floats broadcast(const float* from) {
-    Floats out;
-    out.lane.fill(*from);
-    return out;
+  static Ints zero_ints() { return {}; }
+  static Floats zero_floats() { return {}; }
+  static Floats broadcast(const float* from) {
+    return lanes<Floats>([&](std::size_t) { return *from; });
   }
-  /// `from[s]` in all lanes of slot s.
-  [[nodiscard]] static Floats slots(const float* from) {
-    Floats out;
-    for (std::size_t i = 0; i < Floats::lanes; ++i) out.lane[i] = from[i / 4];
-    return out;
+  static Floats gather(const float* table, const std::uint8_t* index) {
+    return lanes<Floats>([&](std::size_t i) { return table[index[i]]; });
   }
-
-  /// Codebooks as registers hold them.
-  [[nodiscard]] static ByteBook book(const ByteBook& entries) { return entries; }
-  [[nodiscard]] static WordBook book(const WordBook& entries) { return entries; }
-  [[nodiscard]] static FloatBook book(const FloatBook& entries) { return entries; }
-
-  /// A step of codes: all bytes, all words, or one `half` of the floats.
-  static void decode(const ByteBook& book, const Bytes& codes, Bytes (&out)[2]) { look_up(book, codes, out, 0); }
-  static void decode(const WordBook& book, const Bytes& codes, Words (&out)[4]) { look_up(book, codes, out, 0); }
-  static void decode(const FloatBook& book, const Bytes& codes, std::size_t half, Floats (&out)[4]) {
-    look_up(book, codes, out, half * 4);
+  static Floats held(const Floats& values) { return values; }
+  /// A step has 2 · bytes weights: two slots at most.
+  static Floats scales(const float* from) {
+    return lanes<Floats>([&](std::size_t i) { return from[i * 8 / mllama::kernels::isa::slot]; });
   }
 
-  /// `sum` plus the products of elements, those of each four bytes together in one lane.
-  [[nodiscard]] static Ints dot(Ints sum, const Words& a, const Words& b) {
-    for (std::size_t i = 0; i < Words::lanes; ++i) sum.lane[i / 2] += a.lane[i] * b.lane[i];
+  static auto book(const mllama::kernels::isa::ByteBook& entries) { return entries; }
+  static auto book(const mllama::kernels::isa::WordBook& entries) { return entries; }
+  static auto book(const mllama::kernels::isa::FloatBook& entries) { return entries; }
+
+  static void decode(const mllama::kernels::isa::ByteBook& book, const Bytes& codes, Bytes (&out)[2]) {
+    look_up(book, codes, 0, out);
+  }
+  static void decode(const mllama::kernels::isa::WordBook& book, const Bytes& codes, Words (&out)[4]) {
+    look_up(book, codes, 0, out);
+  }
+  static void decode(const mllama::kernels::isa::FloatBook& book, const Bytes& codes, std::size_t half, Floats (&out)[4]) {
+    look_up(book, codes, 4 * half, out);
+  }
+
+  static Ints dot_words(Ints sum, const Words& a, const Words& b) {
+    for (std::size_t i = 0; i < Words::lanes; ++i) {
+      sum.lane[Shape::neighbours ? i / 2 : i % Ints::lanes] += a.lane[i] * b.lane[i];
+    }
     return sum;
   }
-  /// The same for bytes: `a` is what the shape says, `b` signed.
-  [[nodiscard]] static Ints dot(Ints sum, const Bytes& a, const Bytes& b) {
-    for (std::size_t i = 0; i < bytes; ++i) {
+  static Ints dot_bytes(Ints sum, const Bytes& a, const Bytes& b) {
+    for (std::size_t i = 0; i < Bytes::lanes; ++i) {
       const int first = Shape::lowest < 0 ? static_cast<std::int8_t>(a.lane[i]) : a.lane[i];
       sum.lane[i / 4] += first * static_cast<std::int8_t>(b.lane[i]);
     }
     return sum;
   }
 
-  [[nodiscard]] static Floats to_floats(const Ints& values) {
-    Floats out;
-    for (std::size_t i = 0; i < Floats::lanes; ++i) out.lane[i] = static_cast<float>(values.lane[i]);
-    return out;
+  static Floats to_floats(const Ints& values) {
+    return lanes<Floats>([&](std::size_t i) { return static_cast<float>(values.lane[i]); });
   }
-  [[nodiscard]] static Floats multiply(Floats a, const Floats& b) {
-    for (std::size_t i = 0; i < Floats::lanes; ++i) a.lane[i] *= b.lane[i];
-    return a;
+  static Floats add(const Floats& a, const Floats& b) {
+    return lanes<Floats>([&](std::size_t i) { return a.lane[i] + b.lane[i]; });
   }
-  /// `a · b + c`, rounded once.
-  [[nodiscard]] static Floats multiply_add(const Floats& a, const Floats& b, Floats c) {
-    for (std::size_t i = 0; i < Floats::lanes; ++i) c.lane[i] = std::fma(a.lane[i], b.lane[i], c.lane[i]);
-    return c;
+  static Floats multiply(const Floats& a, const Floats& b) {
+    return lanes<Floats>([&](std::size_t i) { return mllama::rounded(a.lane[i] * b.lane[i]); });
   }
-  /// Sum of the lanes: the upper half is added to the lower one until one lane is left.
-  [[nodiscard]] static float sum(Floats values) {
+  static Floats multiply_add(const Floats& a, const Floats& b, const Floats& c) {
+    return lanes<Floats>([&](std::size_t i) { return std::fma(a.lane[i], b.lane[i], c.lane[i]); });
+  }
+  /// The upper half is added to the lower one until a lane is left.
+  static float sum(Floats values) {
     for (std::size_t half = Floats::lanes / 2; half != 0; half /= 2) {
       for (std::size_t i = 0; i < half; ++i) values.lane[i] += values.lane[i + half];
     }
@@ -113,24 +106,29 @@ struct Emulated : Shape {
   }
 
  private:
-  template <class T>
-  [[nodiscard]] static Vector<T> load(const void* from) {
-    Vector<T> out;
+  template <class V>
+  static V load(const void* from) {
+    V out;
     std::memcpy(out.lane.data(), from, bytes);
     return out;
   }
-
+  template <class V, class Function>
+  static V lanes(Function&& function) {
+    V out;
+    for (std::size_t i = 0; i < V::lanes; ++i) out.lane[i] = function(i);
+    return out;
+  }
   /// Vectors [first, first + Count) of a decoded step.
   template <class T, class E, std::size_t Count>
-  static void look_up(const std::array<E, 16>& book, const Bytes& codes, Vector<T> (&out)[Count], std::size_t first) {
+  static void look_up(const std::array<E, 16>& book, const Bytes& codes, std::size_t first, Vector<T> (&out)[Count]) {
     for (std::size_t v = 0; v < Count; ++v) {
       for (std::size_t i = 0; i < Vector<T>::lanes; ++i) {
         const std::size_t weight = Shape::Order::weight(bytes, sizeof(T), (first + v) * Vector<T>::lanes + i);
         const unsigned byte = codes.lane[weight / 2];
-        out[v].lane[i] = book[weight % 2 == 0 ? byte >> 4U : byte & 15U];
+        out[v].lane[i] = static_cast<T>(book[weight % 2 == 0 ? byte >> 4U : byte & 15U]);
       }
     }
   }
 };
 
-}  // namespace mllama::kernels::isa
+}  // namespace mllama_test
