@@ -52,6 +52,11 @@ struct neon_dot : neon {
 template <class Base>
 struct at_least : Base {};
 
+template <class Arch>
+inline constexpr bool is_pinned = true;
+template <class Base>
+inline constexpr bool is_pinned<at_least<Base>> = std::same_as<Base, generic>;
+
 /// The best one that this translation unit is compiled for.
 #if defined(__CUDACC__)
 using native = at_least<generic>;
@@ -94,17 +99,12 @@ template <class B>
 concept Backend = std::derived_from<B, reference>;
 
 namespace detail {
-template <class Arch>
-inline constexpr bool is_pinned = true;
-template <class Base>
-inline constexpr bool is_pinned<arch::at_least<Base>> = std::same_as<Base, arch::generic>;
-
 /// The instruction set of the bodies that there are several of.
 template <class B>
 [[nodiscard]] InstructionSet instruction_set_of() {
   if constexpr (!requires { typename B::architecture; }) {
     return InstructionSet::generic;
-  } else if constexpr (is_pinned<typename B::architecture>) {
+  } else if constexpr (arch::is_pinned<typename B::architecture>) {
     using Pinned = typename B::architecture;
     check(available(Pinned::instruction_set),
           [] { return Fault{.expected = concat("a processor with ", name_of(Pinned::instruction_set))}; });

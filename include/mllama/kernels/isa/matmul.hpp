@@ -14,31 +14,44 @@ namespace mllama::kernels {
 namespace detail {
 
 /// The product, by a body of the context's instruction set. False if there is none for this matrix.
-template <class Compute, class Ctx, class F>
+template <class Arch, class Compute, class Ctx, class F>
 bool multiply_by_instruction_set(Ctx& ctx, Matrix<const float> x, const Weights<F>& w, const Epilogue& epilogue, Matrix<float> y) {
-#if MLLAMA_HAS_X86_BODIES
-  // Dot products of integers make a difference to integers only: what is multiplied in float32 is not compiled again for them.
+  // Only what may be chosen is compiled. Dot products of integers make a difference to integers only.
+  constexpr auto chosen = [](InstructionSet set) { return !arch::is_pinned<Arch> || Arch::instruction_set == set; };
   constexpr bool integers = !std::same_as<Compute, F32> && !DenseFormat<F>;
   switch (ctx.instruction_set()) {
+#if MLLAMA_HAS_X86_BODIES
     case InstructionSet::avx_vnni:
-      if constexpr (integers) return isa::avx_vnni::multiply_if_fits<isa::AvxVnni, Compute>(ctx, x, w, epilogue, y);
+      if constexpr (chosen(InstructionSet::avx_vnni) && integers) {
+        return isa::avx_vnni::multiply_if_fits<isa::AvxVnni, Compute>(ctx, x, w, epilogue, y);
+      }
       [[fallthrough]];
     case InstructionSet::avx2:
-      return isa::avx2::multiply_if_fits<isa::Avx2, Compute>(ctx, x, w, epilogue, y);
+      if constexpr (chosen(InstructionSet::avx2) || (chosen(InstructionSet::avx_vnni) && !integers)) {
+        return isa::avx2::multiply_if_fits<isa::Avx2, Compute>(ctx, x, w, epilogue, y);
+      }
+      break;
     case InstructionSet::avx512_vnni:
-      if constexpr (integers) return isa::avx512_vnni::multiply_if_fits<isa::Avx512Vnni, Compute>(ctx, x, w, epilogue, y);
+      if constexpr (chosen(InstructionSet::avx512_vnni) && integers) {
+        return isa::avx512_vnni::multiply_if_fits<isa::Avx512Vnni, Compute>(ctx, x, w, epilogue, y);
+      }
       [[fallthrough]];
     case InstructionSet::avx512:
-      return isa::avx512::multiply_if_fits<isa::Avx512, Compute>(ctx, x, w, epilogue, y);
+      if constexpr (chosen(InstructionSet::avx512) || (chosen(InstructionSet::avx512_vnni) && !integers)) {
+        return isa::avx512::multiply_if_fits<isa::Avx512, Compute>(ctx, x, w, epilogue, y);
+      }
+      break;
+#endif
+#if MLLAMA_HAS_NEON_BODIES
+    case InstructionSet::neon_dot:
+      if constexpr (chosen(InstructionSet::neon_dot)) {
+        return isa::neon_dot::multiply_if_fits<isa::NeonDot, Compute>(ctx, x, w, epilogue, y);
+      }
+      break;
+#endif
     default:
       break;
   }
-#endif
-#if MLLAMA_HAS_NEON_BODIES
-  if (ctx.instruction_set() == InstructionSet::neon_dot) {
-    return isa::neon_dot::multiply_if_fits<isa::NeonDot, Compute>(ctx, x, w, epilogue, y);
-  }
-#endif
   return false;
 }
 
@@ -51,7 +64,7 @@ void matmul_body(cpu<Arch, Compute>, Ctx& ctx, Matrix<const float> x, const Weig
                  Matrix<float> y) {
   static_assert(std::same_as<Compute, F32> || std::same_as<Compute, Int16> || std::same_as<Compute, Int8>,
                 "cpu<Arch, Compute>: matrix products are computed in F32, Int16, Int8 or LLMInt8");
-  if (detail::multiply_by_instruction_set<Compute>(ctx, x, w, epilogue, y)) return;
+  if (detail::multiply_by_instruction_set<Arch, Compute>(ctx, x, w, epilogue, y)) return;
 #if MLLAMA_HAS_XSIMD
   if constexpr (detail::VectorArch<Arch>) {
     panel_matmul(cpu<Arch, F32>{}, ctx, x, detail::StoredMatrix(w), epilogue, y);

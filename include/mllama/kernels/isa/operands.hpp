@@ -149,22 +149,24 @@ inline constexpr std::size_t most_rows = 256;
 template <class Ctx>
 void multiply(Ctx& ctx, const Body& body, Matrix<const float> x, const void* source, std::size_t source_rows,
               const Epilogue& epilogue, Matrix<float> y) {
-  const std::size_t slots = (x.width / slot + 15) / 16 * 16, block = std::min(x.rows, most_rows);
-  const std::size_t bytes = x.width * body.element_bytes;
-  auto data = ctx.template tensor<std::byte, Rows, Rows>({block, bytes});
+  const auto whole_lines = [](std::size_t floats) { return (floats + 15) / 16 * 16; };
+  const std::size_t slots = whole_lines(x.width / slot), block = std::min(x.rows, most_rows);
+  // A cache line longer than a power of two, or all rows would fall into the same sets.
+  const std::size_t stride = body.element_bytes == 0 ? 0 : x.width * body.element_bytes + 64;
+  auto data = ctx.template tensor<std::byte, Rows, Rows>({block, stride});
   auto scales = ctx.template tensor<float, Rows, Rows>({body.integers ? 2 * block : 0, slots});
-  auto scratch = ctx.template tensor<float, Rows, Rows>({ctx.threads().size(), body.scratch(slots, block)});
+  auto scratch = ctx.template tensor<float, Rows, Rows>({ctx.threads().size(), whole_lines(body.scratch(slots, block))});
   scales.fill(0);
   for (std::size_t row = 0; row < x.rows; row += block) {
     const std::size_t rows = std::min(block, x.rows - row);
     Activations activations{reinterpret_cast<const std::byte*>(x[row]), x.stride * sizeof(float), nullptr, nullptr, slots};
-    if (bytes != 0) {
-      activations = {data.data(), bytes, scales.data(), scales.data() + block * slots, slots};
+    if (stride != 0) {
+      activations = {data.data(), stride, scales.data(), scales.data() + block * slots, slots};
       // Few rows are prepared sooner than another thread is woken.
       ctx.parallel(rows, 32768 / x.width, [&](std::size_t begin, std::size_t end, unsigned) {
         for (std::size_t r = begin; r < end; ++r) {
           float* const of_row = scales.data() + r * slots;
-          body.prepare(x[row + r], x.width, data.data() + r * bytes, of_row, of_row + block * slots);
+          body.prepare(x[row + r], x.width, data.data() + r * stride, of_row, of_row + block * slots);
         }
       });
     }

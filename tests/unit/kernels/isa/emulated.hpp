@@ -118,12 +118,21 @@ struct Emulated : Shape {
     for (std::size_t i = 0; i < V::lanes; ++i) out.lane[i] = function(i);
     return out;
   }
+  /// The weight of a step at each position of its decoded vectors.
+  template <std::size_t Width>
+  static constexpr auto order = [] {
+    std::array<std::size_t, 2 * bytes> weights{};
+    for (std::size_t position = 0; position < weights.size(); ++position) {
+      weights[position] = Shape::Order::weight(bytes, Width, position);
+    }
+    return weights;
+  }();
   /// Vectors [first, first + Count) of a decoded step.
   template <class T, class E, std::size_t Count>
   static void look_up(const std::array<E, 16>& book, const Bytes& codes, std::size_t first, Vector<T> (&out)[Count]) {
     for (std::size_t v = 0; v < Count; ++v) {
       for (std::size_t i = 0; i < Vector<T>::lanes; ++i) {
-        const std::size_t weight = Shape::Order::weight(bytes, sizeof(T), (first + v) * Vector<T>::lanes + i);
+        const std::size_t weight = order<sizeof(T)>[(first + v) * Vector<T>::lanes + i];
         const unsigned byte = codes.lane[weight / 2];
         out[v].lane[i] = static_cast<T>(book[weight % 2 == 0 ? byte >> 4U : byte & 15U]);
       }
