@@ -7,6 +7,7 @@
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
+#include <limits>
 #include <span>
 
 #include <mllama/core/format.hpp>
@@ -144,13 +145,17 @@ template <BlockFormat F>
 
 /// Signed bytes of a row and its scale, the largest magnitude.
 /// Shapes:   values (n) -> codes (n)
-/// Returns:  the scale. NaN or infinite if a value is, or is beyond binary16; the codes mean nothing then. 0 for a row of zeros.
+/// Returns:  the scale. NaN or infinite if a value is, or is beyond binary16; the codes are 0 then. 0 for a row of zeros.
 /// Source:   Dettmers et al. 2022 (arXiv:2208.07339); bitsandbytes `int8_vectorwise_quant`, which takes binary16
 [[nodiscard]] inline float encode_row(std::span<const float> values, std::int8_t* codes) noexcept {
   std::uint32_t bits = 0;
   for (const float value : values)
     bits = std::max(bits, std::bit_cast<std::uint32_t>(F16::decode(F16::encode(value))) & 0x7fffffffU);
   const auto largest = std::bit_cast<float>(bits);
+  if (!(largest <= std::numeric_limits<float>::max())) {
+    std::fill_n(codes, values.size(), std::int8_t{0});
+    return largest;
+  }
   const float factor = largest > 0 ? 1 / largest * 127 : 0.0F;  // two roundings: torch divides a number by a tensor in this way
   for (std::size_t i = 0; i < values.size(); ++i) {
     const float half = F16::decode(F16::encode(values[i]));

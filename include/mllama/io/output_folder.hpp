@@ -153,10 +153,11 @@ class BasicOutputFolder {
   void remove_rests() {
     const std::string begin = path_.substr(name_begins()) + '.';
     for (const std::string& name : detail::folder_content(parent()).value_or(std::vector<std::string>{})) {
+      constexpr std::string_view end_of_rest = ".part";
+      if (name.size() < begin.size() + end_of_rest.size() || !name.starts_with(begin) || !name.ends_with(end_of_rest)) continue;
       std::string_view number = name;
-      if (!number.starts_with(begin) || !number.ends_with(".part")) continue;
       number.remove_prefix(begin.size());
-      number.remove_suffix(std::string_view(".part").size());
+      number.remove_suffix(end_of_rest.size());
       pid_t process = 0;
       const auto [end, status] = std::from_chars(number.data(), number.data() + number.size(), process);
       if (status != std::errc{} || end != number.data() + number.size() || process <= 0) continue;

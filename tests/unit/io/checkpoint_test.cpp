@@ -154,6 +154,7 @@ TEST_CASE("8-bit rows and their scales") {
   constexpr std::array<std::uint8_t, 1> row_major{0}, turing{2};
   const float nan = std::numeric_limits<float>::quiet_NaN();
   const std::array<float, 2> broken{1, nan};
+  constexpr std::array<float, 1> short_scales{1};
   const TemporaryFolder folder;
   const auto matrix = [&](const std::string& name, const auto& of_rows, const auto& order) {
     return std::vector<FileTensor>{{name + ".weight", Dtype::I8, {2, 3}, std::as_bytes(std::span(codes))},
@@ -161,7 +162,7 @@ TEST_CASE("8-bit rows and their scales") {
                                    {name + ".weight_format", Dtype::U8, {}, std::as_bytes(std::span(order))}};
   };
   std::vector<FileTensor> tensors = matrix("model.a", scales, row_major);
-  for (const auto& more : {matrix("b", scales, turing), matrix("c", broken, row_major), matrix("d", std::array{1.0F}, row_major)}) {
+  for (const auto& more : {matrix("b", scales, turing), matrix("c", broken, row_major), matrix("d", short_scales, row_major)}) {
     tensors.insert(tensors.end(), more.begin(), more.end());
   }
   tensors.push_back({"old.weight", Dtype::I8, {2, 3}, std::as_bytes(std::span(codes))});
