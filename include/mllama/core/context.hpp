@@ -3,6 +3,7 @@
 
 #include <concepts>
 #include <cstddef>
+#include <optional>
 #include <string_view>
 #include <utility>
 
@@ -78,6 +79,20 @@ struct Int16 {
   static constexpr std::string_view name = "INT16";
 };
 
+/// The arithmetic of matrix products by name, and a `Compute` that leaves the choice to the context, while the program runs: see
+/// Context::precision. Only matrix products are compiled several times then, not the model.
+enum class Precision : unsigned char { f32, int16, int8 };
+struct AnyPrecision {
+  static constexpr std::string_view name = "any";
+};
+
+[[nodiscard]] constexpr std::optional<Precision> precision_of(std::string_view name) {
+  if (name == "f32") return Precision::f32;
+  if (name == "int16") return Precision::int16;
+  if (name == "int8") return Precision::int8;
+  return std::nullopt;
+}
+
 /// Back ends are tags. A kernel's body is chosen by overload: the tag of a better back end inherits from the one it falls back to.
 struct reference {
   static constexpr std::string_view name = "reference";
@@ -139,6 +154,18 @@ class Context {
   [[nodiscard]] Workspace& workspace() noexcept { return workspace_; }
   [[nodiscard]] Observer& observer() noexcept { return observer_; }
 
+  /// The arithmetic of matrix products, where the back end leaves it to the context: float32 unless it is set.
+  [[nodiscard]] Precision precision() const noexcept
+    requires std::same_as<typename B::compute, AnyPrecision>
+  {
+    return precision_;
+  }
+  void precision(Precision precision) noexcept
+    requires std::same_as<typename B::compute, AnyPrecision>
+  {
+    precision_ = precision;
+  }
+
   /// The instruction set of matrix products, and what to call it.
   [[nodiscard]] InstructionSet instruction_set() const noexcept { return instruction_set_; }
   [[nodiscard]] std::string_view body_name() const noexcept {
@@ -165,6 +192,7 @@ class Context {
 
  private:
   InstructionSet instruction_set_ = detail::instruction_set_of<B>();
+  Precision precision_ = Precision::f32;
   ThreadPool threads_;
   Workspace workspace_;
   [[no_unique_address]] Observer observer_;

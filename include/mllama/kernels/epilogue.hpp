@@ -16,12 +16,21 @@ struct Epilogue {
   const std::uint8_t* row_mask = nullptr;  ///< (rows): rows with 0 keep their y when accumulating
 
   /// Stores one element of a product.
-  void store(float product, std::size_t row, std::size_t column, float& y) const {
-    if (bias != nullptr) product += bias[column];
-    if (!accumulate) {
-      y = product;
-    } else if (row_mask == nullptr || row_mask[row] != 0) {
-      y += scale * product;
+  void store(float product, std::size_t row, std::size_t column, float& y) const { store(&product, row, column, 1, &y); }
+
+  /// Stores some elements of a row.
+  void store(const float* products, std::size_t row, std::size_t column, std::size_t count, float* y) const {
+    const auto put = [&](auto&& product) {
+      if (!accumulate) {
+        for (std::size_t i = 0; i < count; ++i) y[i] = product(i);
+      } else if (row_mask == nullptr || row_mask[row] != 0) {
+        for (std::size_t i = 0; i < count; ++i) y[i] += scale * product(i);
+      }
+    };
+    if (bias == nullptr) {
+      put([&](std::size_t i) { return products[i]; });
+    } else {
+      put([&](std::size_t i) { return products[i] + bias[column + i]; });
     }
   }
 };

@@ -132,3 +132,20 @@ TEST_CASE("a tag pins bodies, whatever the environment says") {
   check(arch::neon{});
   check(arch::neon_dot{});
 }
+
+TEST_CASE("a precision has a name, and a context one if its back end leaves it open") {
+  CHECK(precision_of("f32") == Precision::f32);
+  CHECK(precision_of("int16") == Precision::int16);
+  CHECK(precision_of("int8") == Precision::int8);
+  CHECK(!precision_of("INT8"));
+  CHECK(!precision_of(""));
+  using Any = Context<cpu<arch::native, AnyPrecision>>;
+  Any ctx(1);
+  CHECK(ctx.precision() == Precision::f32);
+  ctx.precision(Precision::int8);
+  CHECK(ctx.precision() == Precision::int8);
+  const auto open = []<class C>(const C& context) { return requires { context.precision(); }; };
+  CHECK(open(ctx));
+  CHECK(!open(Context<>(1)));
+  CHECK(!open(Context<reference>(1)));
+}

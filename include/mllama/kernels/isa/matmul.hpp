@@ -63,7 +63,7 @@ template <class Arch, class Compute, class Ctx, class F>
 void matmul_body(cpu<Arch, Compute>, Ctx& ctx, Matrix<const float> x, const Weights<F>& w, const Epilogue& epilogue,
                  Matrix<float> y) {
   static_assert(std::same_as<Compute, F32> || std::same_as<Compute, Int16> || std::same_as<Compute, Int8>,
-                "cpu<Arch, Compute>: matrix products are computed in F32, Int16, Int8 or LLMInt8");
+                "cpu<Arch, Compute>: matrix products are computed in F32, Int16, Int8, LLMInt8 or AnyPrecision");
   if constexpr (PackedFormat<F>) {
     if constexpr (!std::same_as<Compute, F32>) return matmul_body(cpu<Arch, F32>{}, ctx, x, w, epilogue, y);
   } else {
@@ -76,6 +76,20 @@ void matmul_body(cpu<Arch, Compute>, Ctx& ctx, Matrix<const float> x, const Weig
 #endif
   {
     matmul_body(reference{}, ctx, x, w, epilogue, y);
+  }
+}
+
+/// The arithmetic that the context names.
+template <class Arch, class Ctx, class F>
+void matmul_body(cpu<Arch, AnyPrecision>, Ctx& ctx, Matrix<const float> x, const Weights<F>& w, const Epilogue& epilogue,
+                 Matrix<float> y) {
+  switch (ctx.precision()) {
+    case Precision::f32:
+      return matmul_body(cpu<Arch, F32>{}, ctx, x, w, epilogue, y);
+    case Precision::int16:
+      return matmul_body(cpu<Arch, Int16>{}, ctx, x, w, epilogue, y);
+    case Precision::int8:
+      return matmul_body(cpu<Arch, Int8>{}, ctx, x, w, epilogue, y);
   }
 }
 

@@ -99,7 +99,8 @@ struct FourBitMatrix {
 struct Activations {
   const std::byte* data = nullptr;
   std::size_t stride = 0;  ///< bytes from row to row
-  /// Of integers, for each slot: their scale; and what the offset of the codes adds to a sum of products, negated and scaled.
+  /// Of integers, for each slot: their scale; and what the offset of the codes adds to a sum of products, negated and, unless it is for
+  /// tiles, scaled. Those for tiles are integers.
   const float *scales = nullptr, *corrections = nullptr;
   std::size_t slots = 0;  ///< from row to row
 
@@ -123,10 +124,7 @@ struct Output {
 
   /// Sums of some columns, in rows that lie `stride` apart. Not inlined: a body of another target might fuse operations.
   [[gnu::noinline]] void store(const float* sums, std::size_t stride, std::size_t rows, std::size_t column, std::size_t columns) const {
-    for (std::size_t r = 0; r < rows; ++r) {
-      float* const to = y[first_row + r] + column;
-      for (std::size_t c = 0; c < columns; ++c) epilogue.store(sums[r * stride + c], first_row + r, column + c, to[c]);
-    }
+    for (std::size_t r = 0; r < rows; ++r) epilogue.store(sums + r * stride, first_row + r, column, columns, y[first_row + r] + column);
   }
 };
 
@@ -134,6 +132,7 @@ struct Output {
 struct Body {
   std::size_t element_bytes;  ///< of prepared activations, 0 if they are read where they are
   bool integers;              ///< activations have scales
+  std::size_t grain;          ///< rows of W that are multiplied together
   /// Floats of scratch memory for each thread, for activations of so many slots, and so many rows.
   std::size_t (*scratch)(std::size_t slots, std::size_t rows);
   void (*prepare)(const float* x, std::size_t columns, std::byte* data, float* scales, float* corrections);
@@ -143,7 +142,7 @@ struct Body {
 };
 
 /// Rows of activations that are prepared at a time.
-inline constexpr std::size_t most_rows = 256;
+inline constexpr std::size_t most_rows = 512;
 
 /// `x · Wᵀ`, W of so many rows.
 template <class Ctx>
@@ -170,7 +169,7 @@ void multiply(Ctx& ctx, const Body& body, Matrix<const float> x, const void* sou
         }
       });
     }
-    ctx.parallel(source_rows, 16, [&](std::size_t begin, std::size_t end, unsigned worker) {
+    ctx.parallel(source_rows, body.grain, [&](std::size_t begin, std::size_t end, unsigned worker) {
       body.multiply(source, activations, rows, begin, end, scratch[worker].data(), {epilogue, y, row});
     });
   }

@@ -32,6 +32,23 @@ struct NeonDot : NeonDotShape {
   [[nodiscard]] MLLAMA_INLINE static Words load_words(const void* from) { return vreinterpretq_s16_u8(load_bytes(from)); }
   [[nodiscard]] MLLAMA_INLINE static Floats load_floats(const void* from) { return vreinterpretq_f32_u8(load_bytes(from)); }
   MLLAMA_INLINE static void store(void* to, Floats values) { vst1q_f32(static_cast<float*>(to), values); }
+  MLLAMA_INLINE static void store(void* to, Bytes values) { vst1q_u8(static_cast<std::uint8_t*>(to), values); }
+
+  template <std::size_t width>
+  MLLAMA_INLINE static void load_units(const std::uint8_t* const* rows, std::size_t at, Bytes (&units)[8]) {
+    static_assert(width == 1, "products of words do not add neighbours");
+    MLLAMA_UNROLL
+    for (std::size_t i = 0; i < 8; i += 4, at += 16) {
+      const uint32x4_t a = vreinterpretq_u32_u8(load_bytes(rows[0] + at)), b = vreinterpretq_u32_u8(load_bytes(rows[1] + at));
+      const uint32x4_t c = vreinterpretq_u32_u8(load_bytes(rows[2] + at)), d = vreinterpretq_u32_u8(load_bytes(rows[3] + at));
+      const uint64x2_t even_ab = vreinterpretq_u64_u32(vtrn1q_u32(a, b)), odd_ab = vreinterpretq_u64_u32(vtrn2q_u32(a, b));
+      const uint64x2_t even_cd = vreinterpretq_u64_u32(vtrn1q_u32(c, d)), odd_cd = vreinterpretq_u64_u32(vtrn2q_u32(c, d));
+      units[i] = vreinterpretq_u8_u64(vtrn1q_u64(even_ab, even_cd));
+      units[i + 1] = vreinterpretq_u8_u64(vtrn1q_u64(odd_ab, odd_cd));
+      units[i + 2] = vreinterpretq_u8_u64(vtrn2q_u64(even_ab, even_cd));
+      units[i + 3] = vreinterpretq_u8_u64(vtrn2q_u64(odd_ab, odd_cd));
+    }
+  }
 
   [[nodiscard]] MLLAMA_INLINE static Floats floats_of(F32, const float* from) { return vld1q_f32(from); }
   [[nodiscard]] MLLAMA_INLINE static Floats floats_of(BF16, const std::uint16_t* from) {
@@ -48,6 +65,8 @@ struct NeonDot : NeonDotShape {
   [[nodiscard]] MLLAMA_INLINE static Ints zero_ints() { return vdupq_n_s32(0); }
   [[nodiscard]] MLLAMA_INLINE static Floats zero_floats() { return vdupq_n_f32(0); }
   [[nodiscard]] MLLAMA_INLINE static Floats broadcast(const float* from) { return vld1q_dup_f32(from); }
+  [[nodiscard]] MLLAMA_INLINE static Ints repeat_ints(const void* from) { return vdupq_n_s32(four_bytes(from)); }
+  [[nodiscard]] MLLAMA_INLINE static Bytes repeat_bytes(const void* from) { return vreinterpretq_u8_s32(repeat_ints(from)); }
   [[nodiscard]] MLLAMA_INLINE static Floats gather(const float* table, const std::uint8_t* index) {
     Floats values = vdupq_n_f32(table[index[0]]);
     values = vsetq_lane_f32(table[index[1]], values, 1);

@@ -18,7 +18,12 @@
 #define MLLAMA_AVX2 __attribute__((target("avx2,fma,f16c")))
 #define MLLAMA_TARGET MLLAMA_AVX2
 
-
+/// Whether sums of integers are kept in their registers by hand.
+#if defined(__clang__)
+#define MLLAMA_IN_PLACE 0
+#else
+#define MLLAMA_IN_PLACE 1
+#endif
 
 namespace mllama::kernels::isa {
 
@@ -37,6 +42,36 @@ struct Avx2 : Avx2Shape {
     return _mm256_loadu_ps(static_cast<const float*>(from));
   }
   MLLAMA_INLINE static void store(void* to, Floats values) { _mm256_storeu_ps(static_cast<float*>(to), values); }
+  MLLAMA_INLINE static void store(void* to, Bytes values) { _mm256_storeu_si256(static_cast<__m256i*>(to), values); }
+
+  /// The codes of a slot of eight rows from byte `at` on: a unit of each row in every vector.
+  template <std::size_t width>
+  MLLAMA_INLINE static void load_units(const std::uint8_t* const* rows, std::size_t at, Bytes (&units)[8]) {
+    __m256i pairs[8], fours[8];
+    MLLAMA_UNROLL
+    for (std::size_t i = 0; i < 8; i += 2) {
+      const __m256i a = load_bytes(rows[i] + at), b = load_bytes(rows[i + 1] + at);
+      pairs[i] = _mm256_unpacklo_epi32(a, b);
+      pairs[i + 1] = _mm256_unpackhi_epi32(a, b);
+    }
+    MLLAMA_UNROLL
+    for (std::size_t i = 0; i < 8; i += 4) {
+      fours[i] = _mm256_unpacklo_epi64(pairs[i], pairs[i + 2]);
+      fours[i + 1] = _mm256_unpackhi_epi64(pairs[i], pairs[i + 2]);
+      fours[i + 2] = _mm256_unpacklo_epi64(pairs[i + 1], pairs[i + 3]);
+      fours[i + 3] = _mm256_unpackhi_epi64(pairs[i + 1], pairs[i + 3]);
+    }
+    MLLAMA_UNROLL
+    for (std::size_t i = 0; i < 4; ++i) {
+      units[i] = in_order<width>(_mm256_permute2x128_si256(fours[i], fours[i + 4], 0x20));
+      units[i + 4] = in_order<width>(_mm256_permute2x128_si256(fours[i], fours[i + 4], 0x31));
+    }
+  }
+  /// Bytes of a vector as words: the even ones, and the odd ones.
+  MLLAMA_INLINE static void split(Int8, Bytes bytes, Words (&out)[2]) {
+    out[0] = _mm256_srai_epi16(_mm256_slli_epi16(bytes, 8), 8);
+    out[1] = _mm256_srai_epi16(bytes, 8);
+  }
 
   [[nodiscard]] MLLAMA_INLINE static Floats floats_of(F32, const float* from) { return _mm256_loadu_ps(from); }
   [[nodiscard]] MLLAMA_INLINE static Floats floats_of(BF16, const std::uint16_t* from) {
@@ -51,6 +86,10 @@ struct Avx2 : Avx2Shape {
   [[nodiscard]] MLLAMA_INLINE static Ints zero_ints() { return _mm256_setzero_si256(); }
   [[nodiscard]] MLLAMA_INLINE static Floats zero_floats() { return _mm256_setzero_ps(); }
   [[nodiscard]] MLLAMA_INLINE static Floats broadcast(const float* from) { return _mm256_broadcast_ss(from); }
+  /// An integer, two words or four bytes, in every lane.
+  [[nodiscard]] MLLAMA_INLINE static Ints repeat_ints(const void* from) { return _mm256_set1_epi32(four_bytes(from)); }
+  [[nodiscard]] MLLAMA_INLINE static Words repeat_words(const void* from) { return repeat_ints(from); }
+  [[nodiscard]] MLLAMA_INLINE static Bytes repeat_bytes(const void* from) { return repeat_ints(from); }
   /// `table[index[i]]` in lane i. Loads of single lanes are faster than `vgatherdps` is.
   [[nodiscard]] MLLAMA_INLINE static Floats gather(const float* table, const std::uint8_t* index) {
     return _mm256_setr_ps(table[index[0]], table[index[1]], table[index[2]], table[index[3]], table[index[4]], table[index[5]],
@@ -104,7 +143,7 @@ struct Avx2 : Avx2Shape {
   }
 
   [[nodiscard]] MLLAMA_INLINE static Ints dot_words(Ints sum, Words a, Words b) {
-    return _mm256_add_epi32(sum, _mm256_madd_epi16(a, b));
+    return added(sum, _mm256_madd_epi16(a, b));
   }
   [[nodiscard]] MLLAMA_INLINE static Ints dot_bytes(Ints sum, Bytes a, Bytes b) {
     return dot_words(sum, _mm256_maddubs_epi16(a, b), _mm256_set1_epi16(1));
@@ -127,6 +166,22 @@ struct Avx2 : Avx2Shape {
   [[nodiscard]] MLLAMA_INLINE static __m256i low_nibbles(Bytes codes) { return _mm256_and_si256(codes, _mm256_set1_epi8(15)); }
   [[nodiscard]] MLLAMA_INLINE static __m256i high_nibbles(Bytes codes) { return low_nibbles(_mm256_srli_epi16(codes, 4)); }
 
+  /// `sum + values` in the register of `sum`: GCC 12 copies accumulators from register to register, and spills them.
+  [[nodiscard]] MLLAMA_INLINE static __m256i added(__m256i sum, __m256i values) {
+#if MLLAMA_IN_PLACE
+    asm("vpaddd %1, %0, %0" : "+x"(sum) : "x"(values));
+    return sum;
+#else
+    return _mm256_add_epi32(sum, values);
+#endif
+  }
+  /// Puts the bytes of units where decoding them to elements of `width` bytes leaves each row in its lane.
+  template <std::size_t width>
+  [[nodiscard]] MLLAMA_INLINE static __m256i in_order(__m256i units) {
+    if constexpr (width == 1) return units;
+    const __m128i order = _mm_setr_epi8(0, 1, 4, 5, 8, 9, 12, 13, 2, 3, 6, 7, 10, 11, 14, 15);
+    return _mm256_shuffle_epi8(units, _mm256_broadcastsi128_si256(order));
+  }
   [[nodiscard]] MLLAMA_INLINE static __m256i twice(const ByteBook& entries) {
     return _mm256_broadcastsi128_si256(load_half(entries.data()));
   }

@@ -30,6 +30,35 @@ struct Avx512 : Avx512Shape {
   [[nodiscard]] MLLAMA_INLINE static Words load_words(const void* from) { return _mm512_loadu_si512(from); }
   [[nodiscard]] MLLAMA_INLINE static Floats load_floats(const void* from) { return _mm512_loadu_ps(from); }
   MLLAMA_INLINE static void store(void* to, Floats values) { _mm512_storeu_ps(to, values); }
+  MLLAMA_INLINE static void store(void* to, Bytes values) { _mm512_storeu_si512(to, values); }
+
+  template <std::size_t width>
+  MLLAMA_INLINE static void load_units(const std::uint8_t* const* rows, std::size_t at, Bytes (&units)[8]) {
+    __m512i pairs[8], fours[8];
+    MLLAMA_UNROLL
+    for (std::size_t i = 0; i < 8; i += 2) {
+      const __m512i a = load_halves(rows[i] + at, rows[i + 8] + at), b = load_halves(rows[i + 1] + at, rows[i + 9] + at);
+      pairs[i] = _mm512_unpacklo_epi32(a, b);
+      pairs[i + 1] = _mm512_unpackhi_epi32(a, b);
+    }
+    MLLAMA_UNROLL
+    for (std::size_t i = 0; i < 8; i += 4) {
+      fours[i] = _mm512_unpacklo_epi64(pairs[i], pairs[i + 2]);
+      fours[i + 1] = _mm512_unpackhi_epi64(pairs[i], pairs[i + 2]);
+      fours[i + 2] = _mm512_unpacklo_epi64(pairs[i + 1], pairs[i + 3]);
+      fours[i + 3] = _mm512_unpackhi_epi64(pairs[i + 1], pairs[i + 3]);
+    }
+    const __m512i even = _mm512_setr_epi64(0, 1, 8, 9, 4, 5, 12, 13), odd = _mm512_setr_epi64(2, 3, 10, 11, 6, 7, 14, 15);
+    MLLAMA_UNROLL
+    for (std::size_t i = 0; i < 4; ++i) {
+      units[i] = _mm512_permutex2var_epi64(fours[i], even, fours[i + 4]);
+      units[i + 4] = _mm512_permutex2var_epi64(fours[i], odd, fours[i + 4]);
+    }
+  }
+  MLLAMA_INLINE static void split(Int8, Bytes bytes, Words (&out)[2]) {
+    out[0] = _mm512_srai_epi16(_mm512_slli_epi16(bytes, 8), 8);
+    out[1] = _mm512_srai_epi16(bytes, 8);
+  }
 
   [[nodiscard]] MLLAMA_INLINE static Floats floats_of(F32, const float* from) { return _mm512_loadu_ps(from); }
   [[nodiscard]] MLLAMA_INLINE static Floats floats_of(BF16, const std::uint16_t* from) {
@@ -44,6 +73,9 @@ struct Avx512 : Avx512Shape {
   [[nodiscard]] MLLAMA_INLINE static Ints zero_ints() { return _mm512_setzero_si512(); }
   [[nodiscard]] MLLAMA_INLINE static Floats zero_floats() { return _mm512_setzero_ps(); }
   [[nodiscard]] MLLAMA_INLINE static Floats broadcast(const float* from) { return _mm512_set1_ps(*from); }
+  [[nodiscard]] MLLAMA_INLINE static Ints repeat_ints(const void* from) { return _mm512_set1_epi32(four_bytes(from)); }
+  [[nodiscard]] MLLAMA_INLINE static Words repeat_words(const void* from) { return repeat_ints(from); }
+  [[nodiscard]] MLLAMA_INLINE static Bytes repeat_bytes(const void* from) { return repeat_ints(from); }
   [[nodiscard]] MLLAMA_INLINE static Floats gather(const float* table, const std::uint8_t* index) {
     const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(index));
     return _mm512_i32gather_ps(_mm512_cvtepu8_epi32(bytes), table, sizeof(float));
@@ -96,7 +128,7 @@ struct Avx512 : Avx512Shape {
   }
 
   [[nodiscard]] MLLAMA_INLINE static Ints dot_words(Ints sum, Words a, Words b) {
-    return _mm512_add_epi32(sum, _mm512_madd_epi16(a, b));
+    return added(sum, _mm512_madd_epi16(a, b));
   }
   [[nodiscard]] MLLAMA_INLINE static Ints dot_bytes(Ints sum, Bytes a, Bytes b) {
     return dot_words(sum, _mm512_maddubs_epi16(a, b), _mm512_set1_epi16(1));
@@ -117,6 +149,17 @@ struct Avx512 : Avx512Shape {
   [[nodiscard]] MLLAMA_INLINE static __m256i load_half(const void* from) {
     return _mm256_loadu_si256(static_cast<const __m256i*>(from));
   }
+  [[nodiscard]] MLLAMA_INLINE static __m512i added(__m512i sum, __m512i values) {
+#if MLLAMA_IN_PLACE
+    asm("vpaddd %1, %0, %0" : "+v"(sum) : "v"(values));
+    return sum;
+#else
+    return _mm512_add_epi32(sum, values);
+#endif
+  }
+  [[nodiscard]] MLLAMA_INLINE static __m512i load_halves(const void* low, const void* high) {
+    return _mm512_inserti64x4(_mm512_castsi256_si512(load_half(low)), load_half(high), 1);
+  }
 };
 
 }  // namespace mllama::kernels::isa
@@ -136,8 +179,19 @@ struct Avx512Vnni : Avx512 {
   static constexpr std::string_view name = Avx512VnniShape::name;
   static constexpr int highest = Avx512VnniShape::highest;
 
+#if MLLAMA_IN_PLACE
+  [[nodiscard]] MLLAMA_INLINE static Ints dot_words(Ints sum, Words a, Words b) {
+    asm("vpdpwssd %2, %1, %0" : "+v"(sum) : "v"(a), "vm"(b));
+    return sum;
+  }
+  [[nodiscard]] MLLAMA_INLINE static Ints dot_bytes(Ints sum, Bytes a, Bytes b) {
+    asm("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(a), "vm"(b));
+    return sum;
+  }
+#else
   [[nodiscard]] MLLAMA_INLINE static Ints dot_words(Ints sum, Words a, Words b) { return _mm512_dpwssd_epi32(sum, a, b); }
   [[nodiscard]] MLLAMA_INLINE static Ints dot_bytes(Ints sum, Bytes a, Bytes b) { return _mm512_dpbusd_epi32(sum, a, b); }
+#endif
 };
 
 }  // namespace mllama::kernels::isa

@@ -15,8 +15,19 @@ struct AvxVnni : Avx2 {
   static constexpr std::string_view name = AvxVnniShape::name;
   static constexpr int highest = AvxVnniShape::highest;
 
+#if MLLAMA_IN_PLACE
+  [[nodiscard]] MLLAMA_INLINE static Ints dot_words(Ints sum, Words a, Words b) {
+    asm("%{vex%} vpdpwssd %2, %1, %0" : "+x"(sum) : "x"(a), "xm"(b));
+    return sum;
+  }
+  [[nodiscard]] MLLAMA_INLINE static Ints dot_bytes(Ints sum, Bytes a, Bytes b) {
+    asm("%{vex%} vpdpbusd %2, %1, %0" : "+x"(sum) : "x"(a), "xm"(b));
+    return sum;
+  }
+#else
   [[nodiscard]] MLLAMA_INLINE static Ints dot_words(Ints sum, Words a, Words b) { return _mm256_dpwssd_avx_epi32(sum, a, b); }
   [[nodiscard]] MLLAMA_INLINE static Ints dot_bytes(Ints sum, Bytes a, Bytes b) { return _mm256_dpbusd_avx_epi32(sum, a, b); }
+#endif
 };
 
 }  // namespace mllama::kernels::isa

@@ -81,7 +81,7 @@ void compare_bits(Random& random) {
   const auto compare = [&]<class Compute>(Compute, const auto& w) {
     CAPTURE(Compute::name);
     CAPTURE(w.columns);
-    for (const std::size_t rows : std::initializer_list<std::size_t>{1, 2, 3, 7, 13}) {
+    for (const std::size_t rows : std::initializer_list<std::size_t>{1, 2, 3, 7, 13, 24}) {
       CAPTURE(rows);
       const Grid x(random, rows, w.columns, 1);
       Grid found(rows, w.rows), expected(rows, w.rows);
@@ -123,7 +123,7 @@ TEST_CASE_TEMPLATE("bodies of every instruction set compute the reference's prod
   const auto check = [&]<class Compute>(Compute) {
     CAPTURE(Compute::name);
     for (const std::size_t columns : std::initializer_list<std::size_t>{128, 1152}) {
-      for (const std::size_t rows : std::initializer_list<std::size_t>{1, 7, 9}) {
+      for (const std::size_t rows : std::initializer_list<std::size_t>{1, 7, 9, 23}) {
         check_error<Shape, Compute>(random, rows, Owned<NF4>(random, 67, columns, 64, true).weights);
         check_error<Shape, Compute>(random, rows, Owned<FP4>(random, 65, columns, 128).weights);
         check_error<Shape, Compute>(random, rows, Owned<Int8>(random, 66, columns).weights);
@@ -161,29 +161,33 @@ TEST_CASE_TEMPLATE("bodies leave matrices whose rows are not whole steps, or who
   CHECK(!fits(Owned<BF16>(random, 3, 0).weights));
 }
 
-TEST_CASE_TEMPLATE("few rows have the bits that they have among many", Shape, isa::Avx2Shape, isa::AvxVnniShape, isa::Avx512Shape,
-                   isa::Avx512VnniShape, isa::NeonDotShape) {
+TEST_CASE_TEMPLATE("rows have the bits that they have among others; of integers, those of few rows and those of tiles", Shape,
+                   isa::Avx2Shape, isa::AvxVnniShape, isa::Avx512Shape, isa::Avx512VnniShape, isa::NeonDotShape) {
   Random random(3);
-  const auto check = [&]<class Compute>(Compute, const auto& w) {
+  const auto check = [&]<class Compute>(Compute, const auto& w, std::size_t of, std::initializer_list<std::size_t> counts) {
     CAPTURE(Compute::name);
-    const Grid x(random, 11, w.columns);
-    Grid all(11, w.rows);
+    const Grid x(random, of, w.columns);
+    Grid all(of, w.rows);
     REQUIRE(emulated_product<Shape, Compute>(x, w, all));
-    for (const std::size_t rows : std::initializer_list<std::size_t>{1, 2, 3, 7}) {
+    for (const std::size_t rows : counts) {
       Grid some(rows, w.columns), found(rows, w.rows);
-      for (std::size_t r = 0; r < rows; ++r) std::copy_n(x.matrix()[r + 2], w.columns, some.matrix()[r]);
+      for (std::size_t r = 0; r < rows; ++r) std::copy_n(x.matrix()[r + 1], w.columns, some.matrix()[r]);
       REQUIRE(emulated_product<Shape, Compute>(some, w, found));
-      CHECK(same_bits(found.elements(), std::span(all.memory()).subspan(2 * w.rows, rows * w.rows)));
+      CHECK(same_bits(found.elements(), std::span(all.memory()).subspan(w.rows, rows * w.rows)));
     }
   };
   const Owned<NF4> nf4(random, 71, 1152);
   const Owned<Int8> int8(random, 71, 1152);
-  check(F32{}, nf4.weights);
-  check(Int16{}, nf4.weights);
-  check(Int8{}, nf4.weights);
-  check(F32{}, int8.weights);
-  check(Int16{}, int8.weights);
-  check(F32{}, Owned<BF16>(random, 71, 1152).weights);
+  check(F32{}, nf4.weights, 11, {1, 2, 3, 7});
+  check(F32{}, int8.weights, 11, {1, 2, 3, 7});
+  check(F32{}, Owned<BF16>(random, 71, 1152).weights, 11, {1, 2, 3, 7});
+  const auto check_integers = [&](auto compute, const auto& w) {
+    check(compute, w, isa::emulated::most_few_rows, {1, 2, 3, 7});
+    check(compute, w, 29, {9, 10, 15, 24});
+  };
+  check_integers(Int16{}, nf4.weights);
+  check_integers(Int8{}, nf4.weights);
+  check_integers(Int16{}, int8.weights);
 }
 
 TEST_CASE("products of this processor's instruction sets have the bits of their emulation") {

@@ -30,7 +30,29 @@ struct Emulated : Shape {
   static Bytes load_bytes(const void* from) { return load<Bytes>(from); }
   static Words load_words(const void* from) { return load<Words>(from); }
   static Floats load_floats(const void* from) { return load<Floats>(from); }
-  static void store(void* to, const Floats& values) { std::memcpy(to, values.lane.data(), bytes); }
+  template <class T>
+  static void store(void* to, const Vector<T>& values) {
+    std::memcpy(to, values.lane.data(), bytes);
+  }
+  static Ints repeat_ints(const void* from) { return repeat<Ints>(from); }
+  static Words repeat_words(const void* from) { return repeat<Words>(from); }
+  static Bytes repeat_bytes(const void* from) { return repeat<Bytes>(from); }
+
+  /// Where the bytes of units lie is said by where decoding leaves their codes: those of row i in lane i.
+  template <std::size_t width>
+  static void load_units(const std::uint8_t* const* rows, std::size_t at, Bytes (&units)[8]) {
+    constexpr std::size_t elements = 4 / width;
+    for (std::size_t u = 0; u < 8; ++u) {
+      for (std::size_t position = 0; position < 2 * bytes; ++position) {
+        const std::size_t vector = position / (bytes / width), lane = position % (bytes / width);
+        const std::size_t byte = order<width>[position] / 2, row = lane / elements;
+        units[u].lane[byte] = rows[row][at + 4 * u + Shape::Order::unit_weight(width, vector, lane % elements) / 2];
+      }
+    }
+  }
+  static void split(mllama::Int8, const Bytes& values, Words (&out)[2]) {
+    for (std::size_t i = 0; i < Bytes::lanes; ++i) out[i % 2].lane[i / 2] = static_cast<std::int8_t>(values.lane[i]);
+  }
 
   template <mllama::DenseFormat F>
   static Floats floats_of(F, const typename F::stored* from) {
@@ -110,6 +132,12 @@ struct Emulated : Shape {
   static V load(const void* from) {
     V out;
     std::memcpy(out.lane.data(), from, bytes);
+    return out;
+  }
+  template <class V>
+  static V repeat(const void* from) {
+    V out;
+    for (std::size_t i = 0; i < bytes; i += 4) std::memcpy(reinterpret_cast<char*>(out.lane.data()) + i, from, 4);
     return out;
   }
   template <class V, class Function>
