@@ -204,10 +204,10 @@ class BasicAdapterFile {
     }
 
     const std::size_t dot = path.rfind('.');
-    std::string_view module = path.substr(0, dot == path.npos ? 0 : dot), parameter = path.substr(dot == path.npos ? 0 : dot + 1);
+    std::string_view owner = path.substr(0, dot == path.npos ? 0 : dot), parameter = path.substr(dot == path.npos ? 0 : dot + 1);
     const auto inside = [&](std::string_view wrapper) {
-      if (!module.ends_with(wrapper)) return false;
-      module.remove_suffix(wrapper.size());
+      if (!owner.ends_with(wrapper)) return false;
+      owner.remove_suffix(wrapper.size());
       return true;
     };
     const bool is_bias = parameter == "bias" && config_.bias != AdapterConfig::Bias::none;
@@ -216,23 +216,23 @@ class BasicAdapterFile {
       role = is_bias ? Role::replacement : Role::copy;
     } else if (inside(".original_module")) {
       role = Role::copy;
-    } else if (static_cast<void>(inside(".modules_to_save")); is_bias || is_saved(module)) {
+    } else if (static_cast<void>(inside(".modules_to_save")); is_bias || is_saved(owner)) {
       role = Role::replacement;
     }
-    std::string name = concat(canonical_name(module), module.empty() ? "" : ".", parameter);
+    std::string name = concat(canonical_name(owner), owner.empty() ? "" : ".", parameter);
     // PEFT can be told to save the tables of tokens although they were not trained.
     if (role == Role::unknown && (name == "embed_tokens.weight" || name == "lm_head.weight")) role = Role::copy;
     return {std::move(name), role, &tensor, path};
   }
 
   /// Whether the module, or one that it is part of, is to be replaced. PEFT compares ends of paths, be they whole names or not.
-  [[nodiscard]] bool is_saved(std::string_view module) const {
-    while (!module.empty()) {
+  [[nodiscard]] bool is_saved(std::string_view owner) const {
+    while (!owner.empty()) {
       for (const std::string& end : config_.modules_to_save) {
-        if (module.ends_with(end)) return true;
+        if (owner.ends_with(end)) return true;
       }
-      const std::size_t dot = module.rfind('.');
-      module = module.substr(0, dot == module.npos ? 0 : dot);
+      const std::size_t dot = owner.rfind('.');
+      owner = owner.substr(0, dot == owner.npos ? 0 : dot);
     }
     return false;
   }

@@ -287,8 +287,9 @@ inline Image decode_jpeg(ImageBytes file, const ImageLimits& limits) {
       adobe = std::string_view(reinterpret_cast<const char*>(tag.data()), 5) == "Adobe";
     }
   }
-  const auto unscanned = std::count(scans.begin(), scans.begin() + static_cast<std::ptrdiff_t>(components), 0);
-  file.need(components != 0 && unscanned == 0, "the file ends before all of the picture is there");
+  std::size_t scanned = 0;
+  while (scanned < components && scans[scanned] != 0) ++scanned;
+  file.need(components != 0 && scanned == components, "the file ends before all of the picture is there");
   // Adobe's files hold inverted CMYK or YCCK, which stb_image undoes as Pillow does; it does not know what others hold.
   file.need(components != 4 || adobe, "four colours without Adobe's marker are not supported");
   int channels = 0;
