@@ -33,7 +33,8 @@ template <class Model>
 support::Summary converse(const support::Arguments& arguments, const support::Terminal& terminal, support::Turns& turns) {
   constexpr std::size_t vision_layers = Model::Vision::layers + Model::Vision::global_layers;
   support::Summary summary;
-  mllama::Context<mllama::cpu<>, support::Progress> ctx(arguments.threads, support::Progress(terminal));
+  mllama::Context<support::Backend, support::Progress> ctx(arguments.threads, support::Progress(terminal));
+  ctx.precision(support::precision_of(arguments.precision));
   support::Progress& progress = ctx.observer();
   support::Output output;
 
@@ -63,6 +64,7 @@ support::Summary converse(const support::Arguments& arguments, const support::Te
   summary.model = Model::name;
   summary.model_bytes = model.weights.files.mapped_bytes();
   summary.threads = ctx.threads().size();
+  summary.arithmetic = mllama::concat(arguments.precision, " on ", ctx.body_name());
   summary.chat = chat.timings();
   return summary;
 }

@@ -12,6 +12,7 @@
 #include <CLI/CLI.hpp>
 
 #include <mllama/core/check.hpp>
+#include <mllama/core/context.hpp>
 #include <mllama/models/mllama/config.hpp>
 
 namespace support {
@@ -55,5 +56,16 @@ inline mllama::Numerics numerics_of(const std::string& profile) {
   });
   return *numerics;
 }
+
+/// Errors:  input_error if there is no precision of this name.
+inline mllama::Precision precision_of(const std::string& name) {
+  const auto precision = mllama::precision_of(name);
+  mllama::check(precision.has_value(),
+                [&] { return mllama::Fault{.field = "--precision", .expected = "f32, int16 or int8", .found = name}; });
+  return *precision;
+}
+
+/// The processor, in the arithmetic that the user asks for.
+using Backend = mllama::cpu<mllama::arch::native, mllama::AnyPrecision>;
 
 }  // namespace support

@@ -33,7 +33,7 @@ inline std::size_t peak_memory() {
 
 /// Where the time went.
 struct Summary {
-  std::string model;
+  std::string model, arithmetic;
   std::size_t model_bytes = 0, memory = 0;
   unsigned threads = 0;
   double load = 0, total = 0;  ///< seconds
@@ -42,7 +42,7 @@ struct Summary {
   /// A line per stage: seconds, how much, how fast. Numbers stand below numbers.
   [[nodiscard]] std::string table() const {
     std::string text =
-        line("load", load) + size(model_bytes) + mllama::concat("   ", model, ", ", counted(threads, "thread"), '\n');
+        line("load", load) + size(model_bytes) + mllama::concat("   ", model, ", ", counted(threads, "thread"), ", ", arithmetic, '\n');
     if (chat.pictures != 0) text += line("encode", chat.encode) + amount(chat.pictures, "picture") + '\n';
     text += line("prompt", chat.prompt) + amount(chat.prompt_tokens, "token") + rate(chat.prompt_tokens, chat.prompt) + '\n';
     text += line("decode", chat.decode) + amount(chat.decoded_tokens, "token") + rate(chat.decoded_tokens, chat.decode) + '\n';

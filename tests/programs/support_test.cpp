@@ -126,6 +126,7 @@ TEST_CASE("a bar is shorter than the terminal is wide, and grows") {
 TEST_CASE("timings stand in columns") {
   const Summary summary{
       .model = "pocket",
+      .arithmetic = "f32 on avx2",
       .model_bytes = 2'025'504,
       .memory = 12'345'678'901,
       .threads = 1,
@@ -133,13 +134,13 @@ TEST_CASE("timings stand in columns") {
       .total = 61.5,
       .chat = {.encode = 0.5, .prompt = 0.25, .decode = 60, .pictures = 2, .prompt_tokens = 17, .decoded_tokens = 1}};
   CHECK(summary.table() ==
-        "load       0.012 s      2.0 MB   pocket, 1 thread\n"
+        "load       0.012 s      2.0 MB   pocket, 1 thread, f32 on avx2\n"
         "encode     0.500 s        2 pictures\n"
         "prompt     0.250 s       17 tokens     68.0 tokens/s\n"
         "decode    60.000 s        1 token       0.0 tokens/s\n"
         "total     61.500 s     12.3 GB   peak memory\n");
   CHECK(Summary{}.table() ==
-        "load       0.000 s      0.0 MB   , 0 threads\n"
+        "load       0.000 s      0.0 MB   , 0 threads, \n"
         "prompt     0.000 s        0 tokens\n"
         "decode     0.000 s        0 tokens\n"
         "total      0.000 s      0.0 MB   peak memory\n");

@@ -3,10 +3,12 @@
 
 #include <concepts>
 #include <cstddef>
+#include <optional>
 #include <string_view>
 #include <utility>
 
 #include <mllama/core/format.hpp>
+#include <mllama/core/instruction_set.hpp>
 #include <mllama/core/tensor.hpp>
 #include <mllama/core/thread_pool.hpp>
 #include <mllama/core/workspace.hpp>
@@ -15,47 +17,92 @@
 
 namespace mllama {
 
-/// Instruction sets that a generic SIMD body is compiled for. The tag is part of a back end's type, so that objects compiled with
-/// different flags do not share instantiations when they are linked.
+/// Instruction sets of a back end. The tag is part of its type, so that objects compiled with different flags do not share
+/// instantiations when they are linked.
 namespace arch {
 struct generic {
   static constexpr std::string_view name = "generic";
+  static constexpr InstructionSet instruction_set = InstructionSet::generic;
 };
-struct sse2 {
+struct sse2 : generic {
   static constexpr std::string_view name = "sse2";
 };
-struct avx2 {
+struct avx2 : generic {
   static constexpr std::string_view name = "avx2+fma";
+  static constexpr InstructionSet instruction_set = InstructionSet::avx2;
 };
-struct avx512 {
+struct avx_vnni : avx2 {
+  static constexpr InstructionSet instruction_set = InstructionSet::avx_vnni;
+};
+struct avx512 : generic {
   static constexpr std::string_view name = "avx512bw";
+  static constexpr InstructionSet instruction_set = InstructionSet::avx512;
 };
-struct neon {
+struct avx512_vnni : avx512 {
+  static constexpr InstructionSet instruction_set = InstructionSet::avx512_vnni;
+};
+struct neon : generic {
   static constexpr std::string_view name = "neon";
 };
+struct neon_dot : neon {
+  static constexpr InstructionSet instruction_set = InstructionSet::neon_dot;
+};
+
+/// Bodies that are compiled for one instruction set use `Base`; bodies that a program has for several, the best that the processor
+/// has (or MLLAMA_ARCH names). Any other tag pins both.
+template <class Base>
+struct at_least : Base {};
+
+template <class Arch>
+inline constexpr bool is_pinned = true;
+template <class Base>
+inline constexpr bool is_pinned<at_least<Base>> = std::same_as<Base, generic>;
 
 /// The best one that this translation unit is compiled for.
 #if defined(__CUDACC__)
-using native = generic;
+using native = at_least<generic>;
 #elif defined(__AVX512BW__) && defined(__AVX512VL__) && defined(__AVX512DQ__) && defined(__AVX512CD__)
-using native = avx512;
+using native = at_least<avx512>;
 #elif defined(__AVX2__) && defined(__FMA__)
-using native = avx2;
+using native = at_least<avx2>;
 #elif defined(__SSE2__)
-using native = sse2;
+using native = at_least<sse2>;
 #elif defined(__ARM_NEON)
-using native = neon;
+using native = at_least<neon>;
 #else
-using native = generic;
+using native = at_least<generic>;
 #endif
 }  // namespace arch
+
+/// Arithmetic of matrix products, beside F32 and Int8: activations and codebooks as integers of 14 bits, near exact.
+struct Int16 {
+  static constexpr std::string_view name = "INT16";
+};
+
+/// The arithmetic of matrix products by name, and a `Compute` that leaves the choice to the context, while the program runs: see
+/// Context::precision. Only matrix products are compiled several times then, not the model.
+enum class Precision : unsigned char { f32, int16, int8 };
+struct AnyPrecision {
+  static constexpr std::string_view name = "any";
+};
+
+[[nodiscard]] constexpr std::optional<Precision> precision_of(std::string_view name) {
+  if (name == "f32") return Precision::f32;
+  if (name == "int16") return Precision::int16;
+  if (name == "int8") return Precision::int8;
+  return std::nullopt;
+}
 
 /// Back ends are tags. A kernel's body is chosen by overload: the tag of a better back end inherits from the one it falls back to.
 struct reference {
   static constexpr std::string_view name = "reference";
 };
 
-/// The processor, with vectors of `Arch`; `Compute` is the arithmetic of matrix products.
+/// The processor, with instructions of `Arch`. `Compute` is the arithmetic of products with quantised weights; float weights are
+/// multiplied in float32.
+/// * F32:   the product of the decoded weights, summed in float32.
+/// * Int16: activations, 64 at a time, and codebooks are rounded to 14 bits. Relative error of a product 1e-4 to 2e-4.
+/// * Int8:  the same with 8 bits (7 for codebooks without VNNI). Relative error 1e-2.
 template <class Arch = arch::native, class Compute = F32>
 struct cpu : reference {
   using architecture = Arch;
@@ -65,6 +112,23 @@ struct cpu : reference {
 
 template <class B>
 concept Backend = std::derived_from<B, reference>;
+
+namespace detail {
+/// The instruction set of the bodies that there are several of.
+template <class B>
+[[nodiscard]] InstructionSet instruction_set_of() {
+  if constexpr (!requires { typename B::architecture; }) {
+    return InstructionSet::generic;
+  } else if constexpr (arch::is_pinned<typename B::architecture>) {
+    using Pinned = typename B::architecture;
+    check(available(Pinned::instruction_set),
+          [] { return Fault{.expected = concat("a processor with ", name_of(Pinned::instruction_set))}; });
+    return Pinned::instruction_set;
+  } else {
+    return chosen_instruction_set();
+  }
+}
+}  // namespace detail
 
 /// Watches nothing, and compiles to nothing.
 struct NoObserver {};
@@ -83,11 +147,30 @@ class Context {
   using backend = B;
 
   /// `threads` = 0: as many as the machine runs at once.
+  /// Errors:  input_error if the processor has not the instruction set that the back end or MLLAMA_ARCH pins.
   explicit Context(unsigned threads = 0, Observer observer = {}) : threads_(threads), observer_(std::move(observer)) {}
 
   [[nodiscard]] ThreadPool& threads() noexcept { return threads_; }
   [[nodiscard]] Workspace& workspace() noexcept { return workspace_; }
   [[nodiscard]] Observer& observer() noexcept { return observer_; }
+
+  /// The arithmetic of matrix products, where the back end leaves it to the context: float32 unless it is set.
+  [[nodiscard]] Precision precision() const noexcept
+    requires std::same_as<typename B::compute, AnyPrecision>
+  {
+    return precision_;
+  }
+  void precision(Precision precision) noexcept
+    requires std::same_as<typename B::compute, AnyPrecision>
+  {
+    precision_ = precision;
+  }
+
+  /// The instruction set of matrix products, and what to call it.
+  [[nodiscard]] InstructionSet instruction_set() const noexcept { return instruction_set_; }
+  [[nodiscard]] std::string_view body_name() const noexcept {
+    return instruction_set_ == InstructionSet::generic ? B::name : name_of(instruction_set_);
+  }
 
   /// Shows `view` to the observer, if there is one.
   template <class V>
@@ -108,6 +191,8 @@ class Context {
   }
 
  private:
+  InstructionSet instruction_set_ = detail::instruction_set_of<B>();
+  Precision precision_ = Precision::f32;
   ThreadPool threads_;
   Workspace workspace_;
   [[no_unique_address]] Observer observer_;

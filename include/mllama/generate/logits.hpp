@@ -152,20 +152,21 @@ struct NamedTensor {
   std::vector<float> values;
 };
 
-/// Runs a model on a file's inputs.
+/// Runs a model on a file's inputs, in a precision if the back end leaves that open.
 /// Returns:  `vision_output (B, M, T, N, D)`, `cross_attention_states (B, M, T, N, H)`, and with ids `hidden_states.0 …
 ///           (B, L, H)` (0 = embedding, i = after layer i − 1, before the final norm; absent where a layer is skipped), `logits
 ///           (B, L, V)`, and with decode ids `decode_logits (B, n, V)`. Rows of padding are 0.
 /// Errors:   input_error
 template <Backend B = cpu<>, class Model>
 [[nodiscard]] std::vector<NamedTensor> run_logits(const Model& model, const InputFile& file, const Numerics& numerics,
-                                                  unsigned threads = 0) {
+                                                  unsigned threads = 0, [[maybe_unused]] Precision precision = Precision::f32) {
   using Vision = typename Model::Vision;
   using Text = typename Model::Text;
   const PaddedInputs& in = file.inputs();
   if (!in.pixel_values.empty()) model.require_vision("pixel_values");
   file.check_pixels<Vision>();
   Context<B, Recorder> ctx(threads, Recorder{{"vision_output", "cross_attention_states", "hidden_states"}});
+  if constexpr (requires { ctx.precision(precision); }) ctx.precision(precision);
   std::vector<NamedTensor> outputs;
 
   PaddedRun<Model> run(model, numerics);

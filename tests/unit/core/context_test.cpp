@@ -3,7 +3,10 @@
 
 #include <concepts>
 #include <cstddef>
+#include <cstdlib>
+#include <optional>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -27,6 +30,29 @@ struct Watcher {
   }
 };
 
+constexpr InstructionSet all_sets[]{InstructionSet::generic, InstructionSet::avx2,        InstructionSet::avx_vnni,
+                                    InstructionSet::avx512,  InstructionSet::avx512_vnni, InstructionSet::neon_dot};
+
+/// A variable of the environment, which has its value again afterwards.
+class Variable {
+ public:
+  explicit Variable(const char* name) : name_(name) {
+    if (const char* const value = std::getenv(name)) before_ = value;
+    unsetenv(name);
+  }
+  Variable(const Variable&) = delete;
+  Variable& operator=(const Variable&) = delete;
+  ~Variable() {
+    unsetenv(name_);
+    if (before_) set(*before_);
+  }
+  void set(std::string_view value) const { setenv(name_, std::string(value).c_str(), 1); }
+
+ private:
+  const char* name_;
+  std::optional<std::string> before_;
+};
+
 }  // namespace
 
 TEST_CASE("an observer sees what is tapped; without one a tap costs nothing") {
@@ -37,7 +63,12 @@ TEST_CASE("an observer sees what is tapped; without one a tap costs nothing") {
   REQUIRE(seen.size() == 1);
   CHECK(seen[0].first == "states");
   CHECK(seen[0].second == 12);
-  static_assert(sizeof(Context<>) == sizeof(ThreadPool) + sizeof(Workspace), "no observer takes no room");
+  struct Members {
+    InstructionSet instruction_set;
+    ThreadPool threads;
+    Workspace workspace;
+  };
+  static_assert(sizeof(Context<>) == sizeof(Members), "no observer takes no room");
 }
 
 TEST_CASE("tensors of a context come from its workspace") {
@@ -48,4 +79,73 @@ TEST_CASE("tensors of a context come from its workspace") {
     if (pass == 0) first = tensor.data();
     CHECK(tensor.data() == first);
   }
+}
+
+TEST_CASE("a context runs the best bodies that the processor has, or those that MLLAMA_ARCH names") {
+  const Variable arch("MLLAMA_ARCH");
+  const InstructionSet best = Context<cpu<>>(1).instruction_set();
+  CHECK(available(best));
+  for (const InstructionSet set : all_sets) {
+    CAPTURE(name_of(set));
+    arch.set(name_of(set));
+    if (available(set)) {
+      CHECK(set <= best);
+      const Context<cpu<>> ctx(1);
+      CHECK(ctx.instruction_set() == set);
+      CHECK(ctx.body_name() == (set == InstructionSet::generic ? cpu<>::name : name_of(set)));
+    } else {
+      CHECK_THROWS_AS(Context<cpu<>>(1), input_error);
+    }
+  }
+  arch.set("");
+  CHECK(Context<cpu<>>(1).instruction_set() == best);
+  arch.set("z80");
+  std::string message;
+  try {
+    const Context<cpu<>> ctx(1);
+  } catch (const input_error& fault) {
+    message = fault.what();
+  }
+  CHECK(message.starts_with("MLLAMA_ARCH: expected one of generic"));
+  CHECK(message.ends_with("found z80"));
+  CHECK(Context<reference>(1).body_name() == "reference");
+}
+
+TEST_CASE("a tag pins bodies, whatever the environment says") {
+  const Variable arch("MLLAMA_ARCH");
+  arch.set("generic");
+  const auto check = [](auto tag) {
+    using Arch = decltype(tag);
+    CAPTURE(name_of(Arch::instruction_set));
+    if (available(Arch::instruction_set)) {
+      CHECK(Context<cpu<Arch>>(1).instruction_set() == Arch::instruction_set);
+    } else {
+      CHECK_THROWS_AS(Context<cpu<Arch>>(1), input_error);
+    }
+  };
+  check(arch::generic{});
+  check(arch::sse2{});
+  check(arch::avx2{});
+  check(arch::avx_vnni{});
+  check(arch::avx512{});
+  check(arch::avx512_vnni{});
+  check(arch::neon{});
+  check(arch::neon_dot{});
+}
+
+TEST_CASE("a precision has a name, and a context one if its back end leaves it open") {
+  CHECK(precision_of("f32") == Precision::f32);
+  CHECK(precision_of("int16") == Precision::int16);
+  CHECK(precision_of("int8") == Precision::int8);
+  CHECK(!precision_of("INT8"));
+  CHECK(!precision_of(""));
+  using Any = Context<cpu<arch::native, AnyPrecision>>;
+  Any ctx(1);
+  CHECK(ctx.precision() == Precision::f32);
+  ctx.precision(Precision::int8);
+  CHECK(ctx.precision() == Precision::int8);
+  const auto open = []<class C>(const C& context) { return requires { context.precision(); }; };
+  CHECK(open(ctx));
+  CHECK(!open(Context<>(1)));
+  CHECK(!open(Context<reference>(1)));
 }

@@ -12,24 +12,25 @@
 #pragma GCC diagnostic pop
 #endif
 #include <algorithm>
-#include <bit>
 #include <cmath>
-#include <concepts>
 #include <cstddef>
 #include <cstdint>
 #include <initializer_list>
 #include <limits>
+#include <span>
 #include <vector>
 
 #include <mllama/kernels/matmul.hpp>
 
 #include "operands.hpp"
+#include "weights.hpp"
 
 namespace {
 
 using namespace mllama;
 using mllama::kernels::Epilogue;
 using mllama_test::Grid;
+using mllama_test::Owned;
 using mllama_test::Random;
 using mllama_test::relative_error;
 using mllama_test::same_bits;
@@ -39,72 +40,26 @@ using mllama_test::Simd;
 /// 256 halves of an ulp, as they cancel.
 constexpr double product_tolerance = 3e-7;
 
-/// Owns what a matrix of weights refers to.
-template <class F>
-struct Owned;
+/// Error of the products of a row of normal activations, relative to their norm. Both roundings have a uniform error over their
+/// step: that of activations is 1/8191 or 1/127 of the largest of 64, which is about 2.4 times their norm, 4 in a short row; that of
+/// the codebook adds 0.4e-4, and 0.75e-2 where it has 7 bits.
+template <class Compute>
+constexpr double norm_tolerance = 0;
+template <>
+constexpr double norm_tolerance<Int16> = 2e-4;
+template <>
+constexpr double norm_tolerance<Int8> = 1.5e-2;
 
-template <DenseFormat F>
-struct Owned<F> {
-  std::vector<typename F::stored> data;
-  Weights<F> weights;
+/// The same where one of 64 activations dominates: √(64 / 12) of the step, and the codebook.
+template <class Compute>
+constexpr double outlier_tolerance = 0;
+template <>
+constexpr double outlier_tolerance<Int16> = 3e-4;
+template <>
+constexpr double outlier_tolerance<Int8> = 2e-2;
 
-  Owned(Random& random, std::size_t rows, std::size_t columns) : data(rows * columns) {
-    for (auto& element : data) {
-      if constexpr (std::same_as<F, F32>) {
-        element = random.normal();
-      } else if constexpr (std::same_as<F, BF16>) {
-        element = static_cast<std::uint16_t>(std::bit_cast<std::uint32_t>(random.normal()) >> 16U);
-      } else {  // binary16 in ±[2^-6, 4), and some subnormal ones
-        element = static_cast<std::uint16_t>(random.below(2) << 15U |
-                                             (random.below(9) == 0 ? random.below(1024) : 0x2400U + random.below(0x2000)));
-      }
-    }
-    weights = {data.data(), rows, columns};
-  }
-};
-
-template <BlockFormat F>
-struct Owned<F> {
-  std::vector<std::uint8_t> codes, absmax_codes;
-  std::vector<float> absmax, nested_absmax, map;
-  Weights<F> weights;
-
-  Owned(Random& random, std::size_t rows, std::size_t columns, std::size_t block = 64, bool nested = false) {
-    const std::size_t elements = rows * columns, blocks = (elements + block - 1) / block;
-    codes.resize((elements + 1) / 2);
-    for (auto& byte : codes) byte = static_cast<std::uint8_t>(random.below(256));
-    weights.codes = codes.data();
-    weights.rows = rows;
-    weights.columns = columns;
-    weights.block = block;
-    if (!nested) {
-      for (std::size_t b = 0; b < blocks; ++b) absmax.push_back(std::abs(random.normal()));
-      weights.absmax = absmax.data();
-      return;
-    }
-    for (std::size_t b = 0; b < blocks; ++b) absmax_codes.push_back(static_cast<std::uint8_t>(random.below(256)));
-    weights.nested_block = 4;
-    for (std::size_t b = 0; b < blocks; b += weights.nested_block) nested_absmax.push_back(std::abs(random.normal()));
-    for (int i = 0; i < 256; ++i) map.push_back(static_cast<float>(i - 127) / 128);
-    weights.absmax_codes = absmax_codes.data();
-    weights.nested_absmax = nested_absmax.data();
-    weights.nested_map = map.data();
-    weights.nested_offset = 0.75F;
-  }
-};
-
-template <RowFormat F>
-struct Owned<F> {
-  std::vector<typename F::code> codes;
-  std::vector<float> scales;
-  Weights<F> weights;
-
-  Owned(Random& random, std::size_t rows, std::size_t columns) : codes(rows * columns), scales(rows) {
-    for (auto& code : codes) code = static_cast<typename F::code>(random.below(256));
-    for (float& scale : scales) scale = std::abs(random.normal());
-    weights = {codes.data(), rows, columns, scales.data()};
-  }
-};
+template <class Compute>
+using Integers = cpu<arch::native, Compute>;
 
 template <class B, class F>
 Grid product(const Grid& x, const Weights<F>& weights, unsigned threads = 2, const Epilogue& epilogue = {}, std::size_t slack = 0) {
@@ -134,6 +89,25 @@ double error_of(const Grid& x, const Weights<F>& weights) {
   return most;
 }
 
+/// Largest distance of a row of products from the reference's, relative to the norm of these.
+template <class Compute, class F>
+double norm_error_of(const Grid& x, const Weights<F>& weights) {
+  const std::vector<float> found = product<Integers<Compute>>(x, weights).elements();
+  const std::vector<float> expected = product<reference>(x, weights).elements();
+  double most = 0;
+  for (std::size_t first = 0; first < found.size(); first += weights.rows) {
+    double square = 0, error = 0;
+    for (std::size_t i = first; i < first + weights.rows; ++i) {
+      square += double{expected[i]} * double{expected[i]};
+      error += (double{found[i]} - double{expected[i]}) * (double{found[i]} - double{expected[i]});
+    }
+    if (error == 0) continue;
+    const double relative = std::sqrt(error / square);
+    if (!(relative <= most)) most = relative;
+  }
+  return most;
+}
+
 /// What an epilogue says, spelled out.
 float expected_store(const Epilogue& epilogue, float product, float before, std::size_t row, std::size_t column) {
   if (epilogue.bias != nullptr) product += epilogue.bias[column];
@@ -149,6 +123,7 @@ TYPE_TO_STRING(F16);
 TYPE_TO_STRING(NF4);
 TYPE_TO_STRING(FP4);
 TYPE_TO_STRING(Int8);
+TYPE_TO_STRING(Int16);
 
 TEST_CASE_TEMPLATE("a product of every length, column count and row count is the reference's", F, F32, BF16, F16, NF4, FP4, Int8) {
   Random random(1);
@@ -234,17 +209,152 @@ TEST_CASE_TEMPLATE("all 65536 numbers of 16 bits decode as the format says, not-
 TEST_CASE_TEMPLATE("the bits of a result depend neither on the number of threads nor on the other rows", F, F32, BF16, NF4, FP4,
                    Int8) {
   Random random(5);
-  const Owned<F> w(random, 150, 1300);
-  const Grid x(random, 131, 1300);
-  const std::vector<float> all = product<Simd>(x, w.weights, 1).elements();
-  for (const unsigned threads : {2U, 3U, 7U}) CHECK(same_bits(product<Simd>(x, w.weights, threads).elements(), all));
-  for (const std::size_t first : std::initializer_list<std::size_t>{0, 3, 64, 127}) {
-    for (const std::size_t rows : std::initializer_list<std::size_t>{1, 2, 3, 4}) {
-      Grid some(rows, 1300, 5);
-      for (std::size_t r = 0; r < rows; ++r) std::copy_n(x.matrix()[first + r], 1300, some.matrix()[r]);
-      const std::vector<float> separate = product<Simd>(some, w.weights, 2).elements();
-      CHECK(same_bits(separate, std::span(all).subspan(first * 150, rows * 150)));
+  const auto check = [&]<class B>(B, std::size_t columns, std::size_t of, std::initializer_list<std::size_t> counts) {
+    CAPTURE(B::compute::name);
+    CAPTURE(columns);
+    const Owned<F> w(random, 150, columns);
+    const Grid x(random, of, columns);
+    const std::vector<float> all = product<B>(x, w.weights, 1).elements();
+    for (const unsigned threads : {2U, 3U, 7U}) CHECK(same_bits(product<B>(x, w.weights, threads).elements(), all));
+    for (const std::size_t first : std::initializer_list<std::size_t>{0, 3, 64, 114}) {
+      for (const std::size_t rows : counts) {
+        if (first + rows > of) continue;
+        CAPTURE(first);
+        CAPTURE(rows);
+        Grid some(rows, columns, 5);
+        for (std::size_t r = 0; r < rows; ++r) std::copy_n(x.matrix()[first + r], columns, some.matrix()[r]);
+        const std::vector<float> separate = product<B>(some, w.weights, 2).elements();
+        CHECK(same_bits(separate, std::span(all).subspan(first * 150, rows * 150)));
+      }
     }
+  };
+  check(Simd{}, 1300, 131, {1, 2, 3, 4, 7, 8, 9});  // any body
+  check(Simd{}, 1408, 131, {1, 2, 3, 4, 7, 8, 9});  // the bodies of an instruction set
+  // In integers, few rows are summed in another order than many.
+  const auto check_integers = [&](auto backend) {
+    check(backend, 1408, 8, {1, 2, 3, 4, 7, 8});
+    check(backend, 1408, 131, {9, 10, 12, 15, 16, 17});
+  };
+  check_integers(Integers<Int16>{});
+  check_integers(Integers<Int8>{});
+}
+
+TEST_CASE_TEMPLATE("products in integers are the reference's within their tolerance, for every length", Compute, Int16, Int8) {
+  Random random(13);
+  for (std::size_t columns = 0; columns <= 300; ++columns) {
+    for (const std::size_t rows : std::initializer_list<std::size_t>{1, 7, 19}) {
+      CAPTURE(columns);
+      CAPTURE(rows);
+      const Grid x(random, rows, columns, columns % 3);
+      CHECK(norm_error_of<Compute>(x, Owned<NF4>(random, 97, columns).weights) <= norm_tolerance<Compute>);
+      CHECK(norm_error_of<Compute>(x, Owned<FP4>(random, 97, columns, 64, true).weights) <= norm_tolerance<Compute>);
+      CHECK(norm_error_of<Compute>(x, Owned<Int8>(random, 97, columns).weights) <= norm_tolerance<Compute>);
+    }
+  }
+}
+
+TEST_CASE_TEMPLATE("products in integers with blocks of every size, nested and plain, over several chunks", Compute, Int16, Int8) {
+  Random random(14);
+  for (std::size_t block = 32; block <= 4096; block *= 2) {
+    for (const bool nested : {false, true}) {
+      for (const std::size_t columns : std::initializer_list<std::size_t>{1280, 4096, 8192}) {
+        CAPTURE(block);
+        CAPTURE(nested);
+        CAPTURE(columns);
+        const Owned<NF4> w(random, 100, columns, block, nested);
+        CHECK(norm_error_of<Compute>(Grid(random, 3, columns), w.weights) <= norm_tolerance<Compute>);
+        CHECK(norm_error_of<Compute>(Grid(random, 14, columns), w.weights) <= norm_tolerance<Compute>);
+      }
+    }
+  }
+}
+
+TEST_CASE_TEMPLATE("products in integers of activations with outliers, of zeros, of large and of small ones", Compute, Int16, Int8) {
+  Random random(15);
+  std::size_t rows = 0;
+  SUBCASE("few rows") { rows = 6; }
+  SUBCASE("many rows") { rows = 23; }
+  const Owned<NF4> w(random, 200, 1024);
+  Grid x(random, rows, 1024);
+  const auto row = [&](std::size_t r) { return std::span(x.matrix()[r], 1024); };
+  std::ranges::fill(row(2), 0.0F);
+  std::ranges::fill(row(3).subspan(64, 640), 0.0F);
+  for (float& element : row(4)) element *= 1e30F;
+  for (float& element : row(5)) element *= 1e-25F;
+  CHECK(norm_error_of<Compute>(x, w.weights) <= norm_tolerance<Compute>);
+  for (std::size_t i = 0; i < 1024; i += 100) row(1)[i] *= 20;
+  CHECK(norm_error_of<Compute>(x, w.weights) <= outlier_tolerance<Compute>);
+  for (std::size_t i = 0; i < 1024; i += 100) row(1)[i] *= 1000;
+  CHECK(norm_error_of<Compute>(x, w.weights) <= outlier_tolerance<Compute>);
+  // Slots below 2^-100 count as zeros.
+  for (float& element : row(0)) element *= 1e-35F;
+  const std::vector<float> found = product<Integers<Compute>>(x, w.weights).elements();
+  CHECK(std::all_of(found.begin(), found.begin() + 200, [](float element) { return std::abs(element) < 1e-28F; }));
+}
+
+TEST_CASE_TEMPLATE("weights in blocks of zeros give zeros in integers", Compute, Int16, Int8) {
+  Random random(16);
+  Owned<NF4> w(random, 8, 256);
+  std::ranges::fill(w.absmax, 0.0F);
+  for (const std::size_t rows : std::initializer_list<std::size_t>{2, 13}) {
+    const std::vector<float> found = product<Integers<Compute>>(Grid(random, rows, 256), w.weights).elements();
+    CHECK(std::ranges::all_of(found, [](float element) { return element == 0; }));
+  }
+}
+
+TEST_CASE_TEMPLATE("in integers, a row with an infinity or a not-a-number gives not-a-numbers; others keep theirs", Compute, Int16, Int8) {
+  Random random(17);
+  const auto check = [&](const auto& weights, std::size_t rows) {
+    Grid x(random, rows, 256);
+    const std::vector<float> clean = product<Integers<Compute>>(x, weights).elements();
+    x.matrix()[1][255] = std::numeric_limits<float>::quiet_NaN();
+    x.matrix()[2][0] = -std::numeric_limits<float>::quiet_NaN();
+    x.matrix()[4][70] = std::numeric_limits<float>::infinity();
+    const std::vector<float> found = product<Integers<Compute>>(x, weights).elements();
+    for (std::size_t i = 0; i < found.size(); ++i) {
+      const std::size_t row = i / weights.rows;
+      if (row == 1 || row == 2 || row == 4) {
+        CHECK(std::isnan(found[i]));
+      } else {
+        CHECK(found[i] == clean[i]);
+      }
+    }
+  };
+  if (Context<Integers<Compute>>(1).instruction_set() == InstructionSet::generic) {
+    MESSAGE("skipped: this processor has no bodies in integers");
+    return;
+  }
+  for (const std::size_t rows : std::initializer_list<std::size_t>{6, 15}) {
+    check(Owned<NF4>(random, 33, 256).weights, rows);
+    check(Owned<Int8>(random, 33, 256).weights, rows);
+  }
+}
+
+TEST_CASE("float weights are multiplied in float32 whatever the arithmetic") {
+  Random random(18);
+  const Owned<BF16> w(random, 40, 256);
+  const Grid x(random, 3, 256);
+  const std::vector<float> expected = product<Simd>(x, w.weights).elements();
+  CHECK(same_bits(product<Integers<Int16>>(x, w.weights).elements(), expected));
+  CHECK(same_bits(product<Integers<Int8>>(x, w.weights).elements(), expected));
+}
+
+TEST_CASE("a context that names the arithmetic computes as a back end that does") {
+  Random random(19);
+  const Owned<NF4> w(random, 70, 256);
+  for (const std::size_t rows : std::initializer_list<std::size_t>{3, 20}) {
+    const Grid x(random, rows, 256);
+    Context<cpu<arch::native, AnyPrecision>> ctx(2);
+    const auto found = [&] {
+      Grid y(rows, 70);
+      kernels::matmul(ctx, x.matrix(), w.weights, {}, y.matrix());
+      return y.elements();
+    };
+    CHECK(same_bits(found(), product<Simd>(x, w.weights).elements()));
+    ctx.precision(Precision::int16);
+    CHECK(same_bits(found(), product<Integers<Int16>>(x, w.weights).elements()));
+    ctx.precision(Precision::int8);
+    CHECK(same_bits(found(), product<Integers<Int8>>(x, w.weights).elements()));
   }
 }
 

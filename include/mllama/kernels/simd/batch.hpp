@@ -35,20 +35,20 @@ namespace mllama::kernels::detail {
 /// xsimd's name of an instruction set of ours.
 template <class Arch>
 struct XsimdArch {};
-template <>
-struct XsimdArch<arch::sse2> {
+template <std::derived_from<arch::sse2> Arch>
+struct XsimdArch<Arch> {
   using type = xsimd::sse2;
 };
-template <>
-struct XsimdArch<arch::avx2> {
+template <std::derived_from<arch::avx2> Arch>
+struct XsimdArch<Arch> {
   using type = xsimd::fma3<xsimd::avx2>;
 };
-template <>
-struct XsimdArch<arch::avx512> {
+template <std::derived_from<arch::avx512> Arch>
+struct XsimdArch<Arch> {
   using type = xsimd::avx512bw;
 };
-template <>
-struct XsimdArch<arch::neon> {
+template <std::derived_from<arch::neon> Arch>
+struct XsimdArch<Arch> {
 #if defined(__aarch64__)
   using type = xsimd::neon64;
 #else
@@ -65,7 +65,7 @@ using FloatBatch = xsimd::batch<float, typename XsimdArch<Arch>::type>;
 
 /// Vector registers of an instruction set: how large a tile of accumulators may be.
 template <class Arch>
-inline constexpr std::size_t vector_registers = std::is_same_v<Arch, arch::avx512> || std::is_same_v<Arch, arch::neon> ? 32 : 16;
+inline constexpr std::size_t vector_registers = std::derived_from<Arch, arch::avx512> || std::derived_from<Arch, arch::neon> ? 32 : 16;
 
 /// Calls `step` with 0, 1, … Count-1 as constants: a loop that is unrolled at every optimisation level, so that arrays of
 /// accumulators stay in registers.

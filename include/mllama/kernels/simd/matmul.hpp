@@ -84,10 +84,25 @@ void add_products(Matrix<const float> x, const float* panel, std::size_t columns
 
 }  // namespace detail
 
+namespace detail {
+/// A stored matrix of any format: the product below is compiled once for all of them.
+struct StoredMatrix {
+  const void* weights;
+  std::size_t rows, columns;
+  void (*decode)(const void* weights, std::size_t first, std::size_t count, float* out);
+
+  template <class F>
+  explicit StoredMatrix(const Weights<F>& w)
+      : weights(&w), rows(w.rows), columns(w.columns), decode([](const void* from, std::size_t first, std::size_t count, float* out) {
+          decode_run(*static_cast<const Weights<F>*>(from), first, count, out);
+        }) {}
+};
+}  // namespace detail
+
 /// Weights are decoded to float32 a panel at a time and multiplied by all rows. A sum runs over chunks of 1024 columns of W, each
 /// in the lanes of one vector: a row's result depends neither on the number of threads nor on the other rows of x.
-template <detail::VectorArch Arch, class Ctx, class F>
-void matmul_body(cpu<Arch, F32>, Ctx& ctx, Matrix<const float> x, const Weights<F>& w, const Epilogue& epilogue, Matrix<float> y) {
+template <detail::VectorArch Arch, class Ctx>
+void panel_matmul(cpu<Arch, F32>, Ctx& ctx, Matrix<const float> x, const detail::StoredMatrix& w, const Epilogue& epilogue, Matrix<float> y) {
   using Blocks = detail::ProductBlocks;
   using B = detail::FloatBatch<Arch>;
   constexpr std::size_t panel_size = Blocks::columns * Blocks::panel_stride;
@@ -106,7 +121,7 @@ void matmul_body(cpu<Arch, F32>, Ctx& ctx, Matrix<const float> x, const Weights<
           const std::size_t depth = std::min(Blocks::depth, w.columns - k), padded = (depth + B::size - 1) / B::size * B::size;
           for (std::size_t c = 0; c < columns; ++c) {
             float* const decoded = panel + c * Blocks::panel_stride;
-            detail::decode_run(w, (column + c) * w.columns + k, depth, decoded);
+            w.decode(w.weights, (column + c) * w.columns + k, depth, decoded);
             std::fill(decoded + depth, decoded + padded, 0.0F);
           }
           for (std::size_t c = columns; c % detail::product_tile_columns != 0; ++c) {  // the rest of the last tile

@@ -1,0 +1,207 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include <mllama/kernels/isa/operands.hpp>
+#include <mllama/kernels/x86/avx2.hpp>
+
+#if MLLAMA_HAS_X86_BODIES
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic push  // GCC 12 takes its own AVX-512 intrinsics for mistakes of their callers: undefined operands, masks
+#pragma GCC diagnostic ignored "-Wuninitialized"
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#pragma GCC diagnostic ignored "-Wsign-conversion"
+#endif
+#define MLLAMA_AVX512 __attribute__((target("avx512f,avx512bw,avx512cd,avx512dq,avx512vl,avx2,fma,f16c")))
+#define MLLAMA_TARGET MLLAMA_AVX512
+
+namespace mllama::kernels::isa {
+
+/// AVX-512 with F, BW, CD, DQ and VL.
+struct Avx512 : Avx512Shape {
+  using Bytes = __m512i;
+  using Words = __m512i;
+  using Ints = __m512i;
+  using Floats = __m512;
+
+  [[nodiscard]] MLLAMA_INLINE static Bytes load_bytes(const void* from) { return _mm512_loadu_si512(from); }
+  [[nodiscard]] MLLAMA_INLINE static Words load_words(const void* from) { return _mm512_loadu_si512(from); }
+  [[nodiscard]] MLLAMA_INLINE static Floats load_floats(const void* from) { return _mm512_loadu_ps(from); }
+  MLLAMA_INLINE static void store(void* to, Floats values) { _mm512_storeu_ps(to, values); }
+  MLLAMA_INLINE static void store(void* to, Bytes values) { _mm512_storeu_si512(to, values); }
+
+  template <std::size_t width>
+  MLLAMA_INLINE static void load_units(const std::uint8_t* const* rows, std::size_t at, Bytes (&units)[8]) {
+    __m512i pairs[8], fours[8];
+    MLLAMA_UNROLL
+    for (std::size_t i = 0; i < 8; i += 2) {
+      const __m512i a = load_halves(rows[i] + at, rows[i + 8] + at), b = load_halves(rows[i + 1] + at, rows[i + 9] + at);
+      pairs[i] = _mm512_unpacklo_epi32(a, b);
+      pairs[i + 1] = _mm512_unpackhi_epi32(a, b);
+    }
+    MLLAMA_UNROLL
+    for (std::size_t i = 0; i < 8; i += 4) {
+      fours[i] = _mm512_unpacklo_epi64(pairs[i], pairs[i + 2]);
+      fours[i + 1] = _mm512_unpackhi_epi64(pairs[i], pairs[i + 2]);
+      fours[i + 2] = _mm512_unpacklo_epi64(pairs[i + 1], pairs[i + 3]);
+      fours[i + 3] = _mm512_unpackhi_epi64(pairs[i + 1], pairs[i + 3]);
+    }
+    const __m512i even = _mm512_setr_epi64(0, 1, 8, 9, 4, 5, 12, 13), odd = _mm512_setr_epi64(2, 3, 10, 11, 6, 7, 14, 15);
+    MLLAMA_UNROLL
+    for (std::size_t i = 0; i < 4; ++i) {
+      units[i] = _mm512_permutex2var_epi64(fours[i], even, fours[i + 4]);
+      units[i + 4] = _mm512_permutex2var_epi64(fours[i], odd, fours[i + 4]);
+    }
+  }
+  MLLAMA_INLINE static void split(Int8, Bytes bytes, Words (&out)[2]) {
+    out[0] = _mm512_srai_epi16(_mm512_slli_epi16(bytes, 8), 8);
+    out[1] = _mm512_srai_epi16(bytes, 8);
+  }
+
+  [[nodiscard]] MLLAMA_INLINE static Floats floats_of(F32, const float* from) { return _mm512_loadu_ps(from); }
+  [[nodiscard]] MLLAMA_INLINE static Floats floats_of(BF16, const std::uint16_t* from) {
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(load_half(from)), 16));
+  }
+  [[nodiscard]] MLLAMA_INLINE static Floats floats_of(F16, const std::uint16_t* from) { return _mm512_cvtph_ps(load_half(from)); }
+  [[nodiscard]] MLLAMA_INLINE static Floats floats_of(Int8, const std::int8_t* from) {
+    return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from))));
+  }
+  [[nodiscard]] MLLAMA_INLINE static Words words_of(Int8, const std::int8_t* from) { return _mm512_cvtepi8_epi16(load_half(from)); }
+
+  [[nodiscard]] MLLAMA_INLINE static Ints zero_ints() { return _mm512_setzero_si512(); }
+  [[nodiscard]] MLLAMA_INLINE static Floats zero_floats() { return _mm512_setzero_ps(); }
+  [[nodiscard]] MLLAMA_INLINE static Floats broadcast(const float* from) { return _mm512_set1_ps(*from); }
+  [[nodiscard]] MLLAMA_INLINE static Ints repeat_ints(const void* from) { return _mm512_set1_epi32(four_bytes(from)); }
+  [[nodiscard]] MLLAMA_INLINE static Words repeat_words(const void* from) { return repeat_ints(from); }
+  [[nodiscard]] MLLAMA_INLINE static Bytes repeat_bytes(const void* from) { return repeat_ints(from); }
+  [[nodiscard]] MLLAMA_INLINE static Floats gather(const float* table, const std::uint8_t* index) {
+    const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(index));
+    return _mm512_i32gather_ps(_mm512_cvtepu8_epi32(bytes), table, sizeof(float));
+  }
+  [[nodiscard]] MLLAMA_INLINE static Floats held(Floats values) {
+    asm("" : "+v"(values));
+    return values;
+  }
+  [[nodiscard]] MLLAMA_INLINE static Floats scales(const float* from) {
+    const __m128i both = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(from));
+    const __m512i half = _mm512_setr_epi32(0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1);
+    return _mm512_castsi512_ps(_mm512_permutexvar_epi32(half, _mm512_castsi128_si512(both)));
+  }
+
+  /// Codebooks: permutations of words and dwords look at the lowest five and four bits of an index only, and need no masks.
+  struct Bytes16 {
+    __m512i entries;
+  };
+  struct Words16 {
+    __m512i entries;
+  };
+  struct Floats16 {
+    __m512 entries;
+  };
+  [[nodiscard]] MLLAMA_INLINE static Bytes16 book(const ByteBook& entries) {
+    return {_mm512_broadcast_i32x4(_mm_loadu_si128(reinterpret_cast<const __m128i*>(entries.data())))};
+  }
+  [[nodiscard]] MLLAMA_INLINE static Words16 book(const WordBook& entries) {
+    return {_mm512_broadcast_i64x4(load_half(entries.data()))};
+  }
+  [[nodiscard]] MLLAMA_INLINE static Floats16 book(const FloatBook& entries) { return {_mm512_loadu_ps(entries.data())}; }
+
+  MLLAMA_INLINE static void decode(const Bytes16& book, Bytes codes, Bytes (&out)[2]) {
+    const __m512i nibble = _mm512_set1_epi8(15);
+    out[0] = _mm512_shuffle_epi8(book.entries, _mm512_and_si512(codes, nibble));
+    out[1] = _mm512_shuffle_epi8(book.entries, _mm512_and_si512(_mm512_srli_epi16(codes, 4), nibble));
+  }
+  MLLAMA_INLINE static void decode(const Words16& book, Bytes codes, Words (&out)[4]) {
+    out[0] = _mm512_permutexvar_epi16(codes, book.entries);
+    out[1] = _mm512_permutexvar_epi16(_mm512_srli_epi16(codes, 4), book.entries);
+    out[2] = _mm512_permutexvar_epi16(_mm512_srli_epi16(codes, 8), book.entries);
+    out[3] = _mm512_permutexvar_epi16(_mm512_srli_epi16(codes, 12), book.entries);
+  }
+  MLLAMA_INLINE static void decode(const Floats16& book, Bytes codes, std::size_t half, Floats (&out)[4]) {
+    if (half != 0) codes = _mm512_srli_epi32(codes, 16);
+    out[0] = _mm512_permutexvar_ps(codes, book.entries);
+    out[1] = _mm512_permutexvar_ps(_mm512_srli_epi32(codes, 4), book.entries);
+    out[2] = _mm512_permutexvar_ps(_mm512_srli_epi32(codes, 8), book.entries);
+    out[3] = _mm512_permutexvar_ps(_mm512_srli_epi32(codes, 12), book.entries);
+  }
+
+  [[nodiscard]] MLLAMA_INLINE static Ints dot_words(Ints sum, Words a, Words b) {
+    return added(sum, _mm512_madd_epi16(a, b));
+  }
+  [[nodiscard]] MLLAMA_INLINE static Ints dot_bytes(Ints sum, Bytes a, Bytes b) {
+    return dot_words(sum, _mm512_maddubs_epi16(a, b), _mm512_set1_epi16(1));
+  }
+
+  [[nodiscard]] MLLAMA_INLINE static Floats to_floats(Ints values) { return _mm512_cvtepi32_ps(values); }
+  [[nodiscard]] MLLAMA_INLINE static Floats add(Floats a, Floats b) { return _mm512_add_ps(a, b); }
+  [[nodiscard]] MLLAMA_INLINE static Floats multiply(Floats a, Floats b) { return _mm512_mul_ps(a, b); }
+  [[nodiscard]] MLLAMA_INLINE static Floats multiply_add(Floats a, Floats b, Floats c) { return _mm512_fmadd_ps(a, b, c); }
+  [[nodiscard]] MLLAMA_INLINE static float sum(Floats values) {
+    const __m256 eight = _mm256_add_ps(_mm512_castps512_ps256(values), _mm512_extractf32x8_ps(values, 1));
+    const __m128 four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
+    const __m128 two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+    return _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)));
+  }
+
+ private:
+  [[nodiscard]] MLLAMA_INLINE static __m256i load_half(const void* from) {
+    return _mm256_loadu_si256(static_cast<const __m256i*>(from));
+  }
+  [[nodiscard]] MLLAMA_INLINE static __m512i added(__m512i sum, __m512i values) {
+#if MLLAMA_IN_PLACE
+    asm("vpaddd %1, %0, %0" : "+v"(sum) : "v"(values));
+    return sum;
+#else
+    return _mm512_add_epi32(sum, values);
+#endif
+  }
+  [[nodiscard]] MLLAMA_INLINE static __m512i load_halves(const void* low, const void* high) {
+    return _mm512_inserti64x4(_mm512_castsi256_si512(load_half(low)), load_half(high), 1);
+  }
+};
+
+}  // namespace mllama::kernels::isa
+
+namespace mllama::kernels::isa::avx512 {
+#include <mllama/kernels/isa/bodies.inc>
+}  // namespace mllama::kernels::isa::avx512
+
+#undef MLLAMA_TARGET
+#define MLLAMA_AVX512_VNNI __attribute__((target("avx512f,avx512bw,avx512cd,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")))
+#define MLLAMA_TARGET MLLAMA_AVX512_VNNI
+
+namespace mllama::kernels::isa {
+
+/// The same with dot products of integers, which do not saturate.
+struct Avx512Vnni : Avx512 {
+  static constexpr std::string_view name = Avx512VnniShape::name;
+  static constexpr int highest = Avx512VnniShape::highest;
+
+#if MLLAMA_IN_PLACE
+  [[nodiscard]] MLLAMA_INLINE static Ints dot_words(Ints sum, Words a, Words b) {
+    asm("vpdpwssd %2, %1, %0" : "+v"(sum) : "v"(a), "vm"(b));
+    return sum;
+  }
+  [[nodiscard]] MLLAMA_INLINE static Ints dot_bytes(Ints sum, Bytes a, Bytes b) {
+    asm("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(a), "vm"(b));
+    return sum;
+  }
+#else
+  [[nodiscard]] MLLAMA_INLINE static Ints dot_words(Ints sum, Words a, Words b) { return _mm512_dpwssd_epi32(sum, a, b); }
+  [[nodiscard]] MLLAMA_INLINE static Ints dot_bytes(Ints sum, Bytes a, Bytes b) { return _mm512_dpbusd_epi32(sum, a, b); }
+#endif
+};
+
+}  // namespace mllama::kernels::isa
+
+namespace mllama::kernels::isa::avx512_vnni {
+#include <mllama/kernels/isa/bodies.inc>
+}  // namespace mllama::kernels::isa::avx512_vnni
+
+#undef MLLAMA_TARGET
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic pop
+#endif
+#endif

@@ -1,0 +1,83 @@
+// SPDX-License-Identifier: MIT
+#include <cmath>
+#include <type_traits>
+
+#include "comparison.hpp"
+
+namespace {
+
+using mllama::Precision;
+using mllama_test::Outputs;
+
+/// Mean Kullback-Leibler divergence, in nats, of the distributions that two tensors of logits stand for.
+double divergence(const mllama::NamedTensor& p, const mllama::NamedTensor& q) {
+  const std::size_t width = p.shape.back(), rows = p.values.size() / width;
+  double sum = 0;
+  for (std::size_t r = 0; r < rows; ++r) {
+    const float *const a = p.values.data() + r * width, *const b = q.values.data() + r * width;
+    double total_a = 0, total_b = 0, dot = 0;
+    for (std::size_t i = 0; i < width; ++i) {
+      total_a += std::exp(double{a[i]});
+      total_b += std::exp(double{b[i]});
+      dot += std::exp(double{a[i]}) * (double{a[i]} - double{b[i]});
+    }
+    sum += dot / total_a - std::log(total_a) + std::log(total_b);
+  }
+  return sum / static_cast<double>(rows);
+}
+
+double relative_error(const mllama::NamedTensor& found, const mllama::NamedTensor& exact) {
+  double difference = 0, largest = 0;
+  for (std::size_t i = 0; i < exact.values.size(); ++i) {
+    difference = std::max(difference, std::abs(double{found.values[i]} - double{exact.values[i]}));
+    largest = std::max(largest, std::abs(double{exact.values[i]}));
+  }
+  return difference / largest;
+}
+
+/// The quantised golden models in integers, against the same in float32, which other tests compare with transformers.
+template <class Model>
+void check_precisions() {
+  namespace fs = std::filesystem;
+  using B = mllama::cpu<mllama::arch::native, mllama::AnyPrecision>;
+  const std::string folder = mllama::concat(MLLAMA_TEST_DATA "/golden/models/", Model::name);
+  const auto weighted = mllama::load_weights<Model>(folder);
+  double worst_int16 = 0, worst_int8 = 0;
+  std::size_t compared = 0;
+  for (const auto& file : fs::directory_iterator(folder + "/cases")) {
+    const std::string path = file.path().string();
+    if (path.ends_with(".expected.safetensors")) continue;
+    CAPTURE(path);
+    const mllama::InputFile inputs(path);
+    const auto run = [&](Precision precision, unsigned threads) {
+      return mllama::run_logits<B>(*weighted.model, inputs, Model::numerics, threads, precision);
+    };
+    const Outputs exact = run(Precision::f32, 1), int16 = run(Precision::int16, 1), int8 = run(Precision::int8, 1);
+    CHECK(mllama_test::same_bits(int16, run(Precision::int16, 3)));
+    CHECK(mllama_test::same_bits(int8, run(Precision::int8, 3)));
+    for (std::size_t i = 0; i < exact.size(); ++i) {
+      if (!exact[i].name.ends_with("logits")) continue;
+      CAPTURE(exact[i].name);
+      REQUIRE(int16[i].shape == exact[i].shape);
+      REQUIRE(int8[i].shape == exact[i].shape);
+      const double near = relative_error(int16[i], exact[i]), far = divergence(exact[i], int8[i]);
+      CHECK(near > 0);  // it is another arithmetic
+      CHECK(near <= 1e-3);
+      CHECK(far > 0);
+      CHECK(far <= 1e-3);
+      worst_int16 = std::max(worst_int16, near);
+      worst_int8 = std::max(worst_int8, far);
+      ++compared;
+    }
+  }
+  CHECK(compared > 0);
+  std::printf("%-12s int16: error of logits %.1e; int8: divergence %.1e\n", std::string(Model::name).c_str(), worst_int16, worst_int8);
+}
+
+}  // namespace
+
+TEST_CASE("products in integers change logits of 4-bit models by less than they may") {
+  check_precisions<mllama::models::Nf4Plain>();
+  check_precisions<mllama::models::Nf4Nested>();
+  check_precisions<mllama::models::Fp4Nested>();
+}

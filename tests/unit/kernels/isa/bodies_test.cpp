@@ -1,0 +1,221 @@
+// SPDX-License-Identifier: MIT
+#include <doctest/doctest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstddef>
+#include <initializer_list>
+#include <string>
+#include <type_traits>
+#include <vector>
+
+#include <mllama/kernels/matmul.hpp>
+
+#include "../operands.hpp"
+#include "../weights.hpp"
+#include "emulated.hpp"
+
+/// The bodies of every instruction set, on the scalar emulation of its operations: nothing is unrolled, and what is inlined is the
+/// compiler's choice, which takes a tenth of the time to compile.
+#undef MLLAMA_INLINE
+#undef MLLAMA_UNROLL
+#define MLLAMA_INLINE inline
+#define MLLAMA_UNROLL
+#define MLLAMA_TARGET
+namespace mllama::kernels::isa::emulated {
+#include <mllama/kernels/isa/bodies.inc>
+}  // namespace mllama::kernels::isa::emulated
+#undef MLLAMA_TARGET
+
+namespace {
+
+using namespace mllama;
+using namespace mllama::kernels;
+using mllama_test::Emulated;
+using mllama_test::Grid;
+using mllama_test::Owned;
+using mllama_test::Random;
+using mllama_test::same_bits;
+
+/// Of products with at least 64 outputs, relative to their norm; see matmul_test.cpp. Float32 sums 256 products in each of four
+/// lanes, or less in more of them.
+template <class Compute>
+constexpr double tolerance = 5e-7;
+template <>
+constexpr double tolerance<Int16> = 3e-4;
+template <>
+constexpr double tolerance<Int8> = 1.5e-2;
+
+/// False if the body does not take the shape.
+template <class Shape, class Compute, class F>
+bool emulated_product(const Grid& x, const Weights<F>& w, Grid& y) {
+  Context<reference> ctx(2);
+  return isa::emulated::multiply_if_fits<Emulated<Shape>, Compute>(ctx, x.matrix(), w, {}, y.matrix());
+}
+
+template <class Shape, class Compute, class F>
+void check_error(Random& random, std::size_t rows, const Weights<F>& w) {
+  CAPTURE(rows);
+  CAPTURE(w.columns);
+  const Grid x(random, rows, w.columns, 1);
+  Grid found(rows, w.rows), expected(rows, w.rows);
+  REQUIRE(emulated_product<Shape, Compute>(x, w, found));
+  Context<reference> ctx(1);
+  kernels::matmul(ctx, x.matrix(), w, {}, expected.matrix());
+  double square = 0, error = 0;
+  for (std::size_t i = 0; i < rows * w.rows; ++i) {
+    const double difference = double{found.memory()[i]} - double{expected.memory()[i]};
+    error += difference * difference;
+    square += double{expected.memory()[i]} * double{expected.memory()[i]};
+  }
+  CHECK(std::sqrt(error / square) <= tolerance<Compute>);
+}
+
+/// An instruction set of the processor against its emulation.
+template <class Arch, class Shape>
+void compare_bits(Random& random) {
+  if (!available(Arch::instruction_set)) {
+    MESSAGE("skipped: this processor has no ", std::string(name_of(Arch::instruction_set)));
+    return;
+  }
+  const auto compare = [&]<class Compute>(Compute, const auto& w) {
+    CAPTURE(Compute::name);
+    CAPTURE(w.columns);
+    for (const std::size_t rows : std::initializer_list<std::size_t>{1, 2, 3, 7, 13, 24}) {
+      CAPTURE(rows);
+      const Grid x(random, rows, w.columns, 1);
+      Grid found(rows, w.rows), expected(rows, w.rows);
+      REQUIRE(emulated_product<Shape, Compute>(x, w, expected));
+      Context<cpu<Arch, Compute>> ctx(2);
+      kernels::matmul(ctx, x.matrix(), w, {}, found.matrix());
+      CHECK(same_bits(found.elements(), expected.elements()));
+    }
+  };
+  for (const std::size_t columns : std::initializer_list<std::size_t>{128, 1152}) {
+    const Owned<NF4> nf4(random, 21, columns, 128, true);
+    const Owned<FP4> fp4(random, 21, columns);
+    const Owned<Int8> int8(random, 21, columns);
+    const auto check = [&](auto compute) {
+      compare(compute, nf4.weights);
+      compare(compute, fp4.weights);
+      compare(compute, int8.weights);
+    };
+    check(F32{});
+    check(Int16{});
+    check(Int8{});
+    compare(F32{}, Owned<F32>(random, 21, columns).weights);
+    compare(F32{}, Owned<BF16>(random, 21, columns).weights);
+    compare(F32{}, Owned<F16>(random, 21, columns).weights);
+  }
+}
+
+}  // namespace
+
+TYPE_TO_STRING(isa::Avx2Shape);
+TYPE_TO_STRING(isa::AvxVnniShape);
+TYPE_TO_STRING(isa::Avx512Shape);
+TYPE_TO_STRING(isa::Avx512VnniShape);
+TYPE_TO_STRING(isa::NeonDotShape);
+
+TEST_CASE_TEMPLATE("bodies of every instruction set compute the reference's products", Shape, isa::Avx2Shape, isa::AvxVnniShape,
+                   isa::Avx512Shape, isa::Avx512VnniShape, isa::NeonDotShape) {
+  Random random(1);
+  const auto check = [&]<class Compute>(Compute) {
+    CAPTURE(Compute::name);
+    for (const std::size_t columns : std::initializer_list<std::size_t>{128, 1152}) {
+      for (const std::size_t rows : std::initializer_list<std::size_t>{1, 7, 9, 23}) {
+        check_error<Shape, Compute>(random, rows, Owned<NF4>(random, 67, columns, 64, true).weights);
+        check_error<Shape, Compute>(random, rows, Owned<FP4>(random, 65, columns, 128).weights);
+        check_error<Shape, Compute>(random, rows, Owned<Int8>(random, 66, columns).weights);
+      }
+    }
+  };
+  check(F32{});
+  check(Int16{});
+  check(Int8{});
+  for (const std::size_t columns : std::initializer_list<std::size_t>{64, 1088}) {
+    for (const std::size_t rows : std::initializer_list<std::size_t>{1, 7, 9}) {
+      check_error<Shape, F32>(random, rows, Owned<F32>(random, 67, columns).weights);
+      check_error<Shape, F32>(random, rows, Owned<BF16>(random, 65, columns).weights);
+      check_error<Shape, F32>(random, rows, Owned<F16>(random, 64, columns).weights);
+    }
+  }
+}
+
+TEST_CASE_TEMPLATE("bodies leave matrices whose rows are not whole steps, or whose blocks span rows, to others", Shape, isa::Avx2Shape,
+                   isa::Avx512Shape, isa::NeonDotShape) {
+  Random random(2);
+  const auto fits = [&](const auto& w) {
+    const Grid x(random, 1, w.columns);
+    Grid y(1, w.rows);
+    return emulated_product<Shape, Int16>(x, w, y);
+  };
+  CHECK(fits(Owned<NF4>(random, 3, 256, 64).weights));
+  CHECK(fits(Owned<NF4>(random, 3, 256, 256).weights));
+  CHECK(!fits(Owned<NF4>(random, 3, 256, 32).weights));
+  CHECK(!fits(Owned<NF4>(random, 3, 256, 512).weights));
+  CHECK(!fits(Owned<NF4>(random, 3, 96, 32).weights));
+  CHECK(!fits(Owned<NF4>(random, 3, 288, 64).weights));
+  CHECK(!fits(Owned<Int8>(random, 3, 96).weights));
+  CHECK(!fits(Owned<BF16>(random, 3, 100).weights));
+  CHECK(!fits(Owned<BF16>(random, 3, 0).weights));
+}
+
+TEST_CASE_TEMPLATE("rows have the bits that they have among others; of integers, those of few rows and those of tiles", Shape,
+                   isa::Avx2Shape, isa::AvxVnniShape, isa::Avx512Shape, isa::Avx512VnniShape, isa::NeonDotShape) {
+  Random random(3);
+  const auto check = [&]<class Compute>(Compute, const auto& w, std::size_t of, std::initializer_list<std::size_t> counts) {
+    CAPTURE(Compute::name);
+    const Grid x(random, of, w.columns);
+    Grid all(of, w.rows);
+    REQUIRE(emulated_product<Shape, Compute>(x, w, all));
+    for (const std::size_t rows : counts) {
+      Grid some(rows, w.columns), found(rows, w.rows);
+      for (std::size_t r = 0; r < rows; ++r) std::copy_n(x.matrix()[r + 1], w.columns, some.matrix()[r]);
+      REQUIRE(emulated_product<Shape, Compute>(some, w, found));
+      CHECK(same_bits(found.elements(), std::span(all.memory()).subspan(w.rows, rows * w.rows)));
+    }
+  };
+  const Owned<NF4> nf4(random, 71, 1152);
+  const Owned<Int8> int8(random, 71, 1152);
+  check(F32{}, nf4.weights, 11, {1, 2, 3, 7});
+  check(F32{}, int8.weights, 11, {1, 2, 3, 7});
+  check(F32{}, Owned<BF16>(random, 71, 1152).weights, 11, {1, 2, 3, 7});
+  const auto check_integers = [&](auto compute, const auto& w) {
+    check(compute, w, isa::emulated::most_few_rows, {1, 2, 3, 7});
+    check(compute, w, 29, {9, 10, 15, 24});
+  };
+  check_integers(Int16{}, nf4.weights);
+  check_integers(Int8{}, nf4.weights);
+  check_integers(Int16{}, int8.weights);
+}
+
+TEST_CASE("products of this processor's instruction sets have the bits of their emulation") {
+  Random random(4);
+#if MLLAMA_HAS_X86_BODIES
+  SUBCASE("avx2") { compare_bits<arch::avx2, isa::Avx2Shape>(random); }
+  SUBCASE("avxvnni") { compare_bits<arch::avx_vnni, isa::AvxVnniShape>(random); }
+  SUBCASE("avx512") { compare_bits<arch::avx512, isa::Avx512Shape>(random); }
+  SUBCASE("avx512vnni") { compare_bits<arch::avx512_vnni, isa::Avx512VnniShape>(random); }
+#elif MLLAMA_HAS_NEON_BODIES
+  SUBCASE("neondot") { compare_bits<arch::neon_dot, isa::NeonDotShape>(random); }
+#else
+  MESSAGE("skipped: no instruction set of this architecture has bodies");
+#endif
+}
+
+TEST_CASE("a codebook in integers is nearer to the table than with the largest step, and keeps to its bounds") {
+  for (const int largest : {63, 127, 8191}) {
+    for (const isa::FloatBook& table : {NF4::table, FP4::table}) {
+      const isa::IntegerBook book = isa::integer_book(table, largest);
+      double error = 0, simple = 0;
+      for (std::size_t i = 0; i < 16; ++i) {
+        CHECK(std::abs(book.entries[i]) <= largest);
+        CHECK(std::abs(book.entries[i] * double{book.step} - double{table[i]}) <= 0.5001 * double{book.step});
+        error += std::pow(book.entries[i] * double{book.step} - double{table[i]}, 2);
+        simple += std::pow(std::round(double{table[i]} * largest) / largest - double{table[i]}, 2);
+      }
+      CHECK(error <= simple);
+    }
+  }
+}

@@ -1,0 +1,171 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <array>
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+
+#include <mllama/core/format.hpp>
+#include <mllama/kernels/isa/shape.hpp>
+
+namespace mllama_test {
+
+/// The operations of an instruction set in scalar code: what its own are tested against, and what runs its bodies without it.
+template <class Shape>
+struct Emulated : Shape {
+  static constexpr std::size_t bytes = Shape::bytes;
+
+  template <class T>
+  struct Vector {
+    static constexpr std::size_t lanes = bytes / sizeof(T);
+    std::array<T, lanes> lane{};
+  };
+  using Bytes = Vector<std::uint8_t>;
+  using Words = Vector<std::int16_t>;
+  using Ints = Vector<std::int32_t>;
+  using Floats = Vector<float>;
+
+  static Bytes load_bytes(const void* from) { return load<Bytes>(from); }
+  static Words load_words(const void* from) { return load<Words>(from); }
+  static Floats load_floats(const void* from) { return load<Floats>(from); }
+  template <class T>
+  static void store(void* to, const Vector<T>& values) {
+    std::memcpy(to, values.lane.data(), bytes);
+  }
+  static Ints repeat_ints(const void* from) { return repeat<Ints>(from); }
+  static Words repeat_words(const void* from) { return repeat<Words>(from); }
+  static Bytes repeat_bytes(const void* from) { return repeat<Bytes>(from); }
+
+  /// Where the bytes of units lie is said by where decoding leaves their codes: those of row i in lane i.
+  template <std::size_t width>
+  static void load_units(const std::uint8_t* const* rows, std::size_t at, Bytes (&units)[8]) {
+    constexpr std::size_t elements = 4 / width;
+    for (std::size_t u = 0; u < 8; ++u) {
+      for (std::size_t position = 0; position < 2 * bytes; ++position) {
+        const std::size_t vector = position / (bytes / width), lane = position % (bytes / width);
+        const std::size_t byte = order<width>[position] / 2, row = lane / elements;
+        units[u].lane[byte] = rows[row][at + 4 * u + Shape::Order::unit_weight(width, vector, lane % elements) / 2];
+      }
+    }
+  }
+  static void split(mllama::Int8, const Bytes& values, Words (&out)[2]) {
+    for (std::size_t i = 0; i < Bytes::lanes; ++i) out[i % 2].lane[i / 2] = static_cast<std::int8_t>(values.lane[i]);
+  }
+
+  template <mllama::DenseFormat F>
+  static Floats floats_of(F, const typename F::stored* from) {
+    return lanes<Floats>([&](std::size_t i) { return F::decode(from[i]); });
+  }
+  static Floats floats_of(mllama::Int8, const std::int8_t* from) {
+    return lanes<Floats>([&](std::size_t i) { return static_cast<float>(from[i]); });
+  }
+  static Words words_of(mllama::Int8, const std::int8_t* from) {
+    return lanes<Words>([&](std::size_t i) { return std::int16_t{from[i]}; });
+  }
+
+  static Ints zero_ints() { return {}; }
+  static Floats zero_floats() { return {}; }
+  static Floats broadcast(const float* from) {
+    return lanes<Floats>([&](std::size_t) { return *from; });
+  }
+  static Floats gather(const float* table, const std::uint8_t* index) {
+    return lanes<Floats>([&](std::size_t i) { return table[index[i]]; });
+  }
+  static Floats held(const Floats& values) { return values; }
+  /// A step has 2 · bytes weights: two slots at most.
+  static Floats scales(const float* from) {
+    return lanes<Floats>([&](std::size_t i) { return from[i * 8 / mllama::kernels::isa::slot]; });
+  }
+
+  static auto book(const mllama::kernels::isa::ByteBook& entries) { return entries; }
+  static auto book(const mllama::kernels::isa::WordBook& entries) { return entries; }
+  static auto book(const mllama::kernels::isa::FloatBook& entries) { return entries; }
+
+  static void decode(const mllama::kernels::isa::ByteBook& book, const Bytes& codes, Bytes (&out)[2]) {
+    look_up(book, codes, 0, out);
+  }
+  static void decode(const mllama::kernels::isa::WordBook& book, const Bytes& codes, Words (&out)[4]) {
+    look_up(book, codes, 0, out);
+  }
+  static void decode(const mllama::kernels::isa::FloatBook& book, const Bytes& codes, std::size_t half, Floats (&out)[4]) {
+    look_up(book, codes, 4 * half, out);
+  }
+
+  static Ints dot_words(Ints sum, const Words& a, const Words& b) {
+    for (std::size_t i = 0; i < Words::lanes; ++i) {
+      sum.lane[Shape::neighbours ? i / 2 : i % Ints::lanes] += a.lane[i] * b.lane[i];
+    }
+    return sum;
+  }
+  static Ints dot_bytes(Ints sum, const Bytes& a, const Bytes& b) {
+    for (std::size_t i = 0; i < Bytes::lanes; ++i) {
+      const int first = Shape::lowest < 0 ? static_cast<std::int8_t>(a.lane[i]) : a.lane[i];
+      sum.lane[i / 4] += first * static_cast<std::int8_t>(b.lane[i]);
+    }
+    return sum;
+  }
+
+  static Floats to_floats(const Ints& values) {
+    return lanes<Floats>([&](std::size_t i) { return static_cast<float>(values.lane[i]); });
+  }
+  static Floats add(const Floats& a, const Floats& b) {
+    return lanes<Floats>([&](std::size_t i) { return a.lane[i] + b.lane[i]; });
+  }
+  static Floats multiply(const Floats& a, const Floats& b) {
+    return lanes<Floats>([&](std::size_t i) { return mllama::rounded(a.lane[i] * b.lane[i]); });
+  }
+  static Floats multiply_add(const Floats& a, const Floats& b, const Floats& c) {
+    return lanes<Floats>([&](std::size_t i) { return std::fma(a.lane[i], b.lane[i], c.lane[i]); });
+  }
+  /// The upper half is added to the lower one until a lane is left.
+  static float sum(Floats values) {
+    for (std::size_t half = Floats::lanes / 2; half != 0; half /= 2) {
+      for (std::size_t i = 0; i < half; ++i) values.lane[i] += values.lane[i + half];
+    }
+    return values.lane[0];
+  }
+
+ private:
+  template <class V>
+  static V load(const void* from) {
+    V out;
+    std::memcpy(out.lane.data(), from, bytes);
+    return out;
+  }
+  template <class V>
+  static V repeat(const void* from) {
+    V out;
+    for (std::size_t i = 0; i < bytes; i += 4) std::memcpy(reinterpret_cast<char*>(out.lane.data()) + i, from, 4);
+    return out;
+  }
+  template <class V, class Function>
+  static V lanes(Function&& function) {
+    V out;
+    for (std::size_t i = 0; i < V::lanes; ++i) out.lane[i] = function(i);
+    return out;
+  }
+  /// The weight of a step at each position of its decoded vectors.
+  template <std::size_t Width>
+  static constexpr auto order = [] {
+    std::array<std::size_t, 2 * bytes> weights{};
+    for (std::size_t position = 0; position < weights.size(); ++position) {
+      weights[position] = Shape::Order::weight(bytes, Width, position);
+    }
+    return weights;
+  }();
+  /// Vectors [first, first + Count) of a decoded step.
+  template <class T, class E, std::size_t Count>
+  static void look_up(const std::array<E, 16>& book, const Bytes& codes, std::size_t first, Vector<T> (&out)[Count]) {
+    for (std::size_t v = 0; v < Count; ++v) {
+      for (std::size_t i = 0; i < Vector<T>::lanes; ++i) {
+        const std::size_t weight = order<sizeof(T)>[(first + v) * Vector<T>::lanes + i];
+        const unsigned byte = codes.lane[weight / 2];
+        out[v].lane[i] = static_cast<T>(book[weight % 2 == 0 ? byte >> 4U : byte & 15U]);
+      }
+    }
+  }
+};
+
+}  // namespace mllama_test
