@@ -57,11 +57,11 @@ inline mllama::Numerics numerics_of(const std::string& profile) {
   return *numerics;
 }
 
-/// Errors:  input_error if there is no precision of this name.
-inline mllama::Precision precision_of(const std::string& name) {
+/// Errors:  input_error if there is no precision of this name; `option` is the user's word for it.
+inline mllama::Precision precision_of(const std::string& name, std::string_view option = "--precision") {
   const auto precision = mllama::precision_of(name);
   mllama::check(precision.has_value(),
-                [&] { return mllama::Fault{.field = "--precision", .expected = "f32, int16 or int8", .found = name}; });
+                [&] { return mllama::Fault{.field = std::string(option), .expected = "f32, int16 or int8", .found = name}; });
   return *precision;
 }
 

@@ -41,8 +41,8 @@ struct Summary {
 
   /// A line per stage: seconds, how much, how fast. Numbers stand below numbers.
   [[nodiscard]] std::string table() const {
-    std::string text =
-        line("load", load) + size(model_bytes) + mllama::concat("   ", model, ", ", counted(threads, "thread"), ", ", arithmetic, '\n');
+    std::string text = line("load", load) + size(model_bytes) +
+                       mllama::concat("   ", model, ", ", counted(threads, "thread"), ", ", arithmetic, '\n');
     if (chat.pictures != 0) text += line("encode", chat.encode) + amount(chat.pictures, "picture") + '\n';
     text += line("prompt", chat.prompt) + amount(chat.prompt_tokens, "token") + rate(chat.prompt_tokens, chat.prompt) + '\n';
     text += line("decode", chat.decode) + amount(chat.decoded_tokens, "token") + rate(chat.decoded_tokens, chat.decode) + '\n';

@@ -71,7 +71,8 @@ void check_precisions() {
     }
   }
   CHECK(compared > 0);
-  std::printf("%-12s int16: error of logits %.1e; int8: divergence %.1e\n", std::string(Model::name).c_str(), worst_int16, worst_int8);
+  std::printf("%-12s int16: error of logits %.1e; int8: divergence %.1e\n", std::string(Model::name).c_str(), worst_int16,
+              worst_int8);
 }
 
 }  // namespace

@@ -17,6 +17,7 @@
 #include "../../examples/support/adapters.hpp"
 #include "../../examples/support/arguments.hpp"
 #include "../../examples/support/command_line.hpp"
+#include "../../examples/support/measurements.hpp"
 #include "../../examples/support/picture.hpp"
 #include "../../examples/support/progress.hpp"
 #include "../../examples/support/summary.hpp"
@@ -202,4 +203,42 @@ TEST_CASE("an adapter and its strength") {
     CHECK_THROWS_WITH_AS(static_cast<void>(adapter_argument(text)),
                          mllama::concat("--adapter: expected DIR or DIR=SCALE, found ", text).c_str(), mllama::input_error);
   }
+}
+
+TEST_CASE("measurements are a Markdown table, comma-separated values, or JSON") {
+  const std::vector<Measurement> measurements{{.bench = "read", .policy = "avx2", .threads = 2, .value = 22.94, .unit = "GB/s"},
+                                              {.bench = "tg at 0",
+                                               .policy = "int16 avx2",
+                                               .threads = 2,
+                                               .value = 0.0512,
+                                               .unit = "tokens/s",
+                                               .share = 0.8,
+                                               .limit = "read",
+                                               .error = 1.25e-4,
+                                               .spread = 0.1}};
+  CHECK(table_of(measurements, Style::md) ==
+        "| bench   | policy     | threads | value | unit     | share | limit |   error | spread |\n"
+        "|---------|------------|---------|-------|----------|-------|-------|---------|--------|\n"
+        "| read    | avx2       |       2 |  22.9 | GB/s     |       |       |         |        |\n"
+        "| tg at 0 | int16 avx2 |       2 | 0.051 | tokens/s |  80 % | read  | 1.2e-04 |   ±5 % |\n");
+  CHECK(table_of(measurements, Style::csv) ==
+        "bench,policy,threads,value,unit,share,limit,error,spread\n"
+        "read,avx2,2,22.94,GB/s,,,,\n"
+        "tg at 0,int16 avx2,2,0.0512,tokens/s,0.8,read,0.000125,0.1\n");
+  CHECK(
+      table_of(measurements, Style::json) ==
+      "[\n"
+      R"( {"bench": "read", "policy": "avx2", "threads": 2, "value": 22.94, "unit": "GB/s", "share": null, "limit": null, "error": null, "spread": null},)"
+      "\n"
+      R"( {"bench": "tg at 0", "policy": "int16 avx2", "threads": 2, "value": 0.0512, "unit": "tokens/s", "share": 0.8, "limit": "read", "error": 0.000125, "spread": 0.1})"
+      "\n]\n");
+  CHECK(table_of({}, Style::json) == "[\n]\n");
+}
+
+TEST_CASE("a timing is the median of at least three runs after a first one") {
+  int runs = 0;
+  const Timing timing = time_of(0, [&] { ++runs; });
+  CHECK(runs == 4);
+  CHECK(timing.seconds >= 0);
+  CHECK(timing.spread >= 0);
 }

@@ -97,9 +97,8 @@ struct CpuLeaf {
     choices += name_of(set);
     best = set;
   }
-  check<input_error>(wanted == nullptr || *wanted == '\0', [&] {
-    return Fault{.field = "MLLAMA_ARCH", .expected = concat("one of ", choices), .found = wanted};
-  });
+  check<input_error>(wanted == nullptr || *wanted == '\0',
+                     [&] { return Fault{.field = "MLLAMA_ARCH", .expected = concat("one of ", choices), .found = wanted}; });
   return best;
 }
 

@@ -269,7 +269,8 @@ TEST_CASE_TEMPLATE("products in integers with blocks of every size, nested and p
   }
 }
 
-TEST_CASE_TEMPLATE("products in integers of activations with outliers, of zeros, of large and of small ones", Compute, Int16, Int8) {
+TEST_CASE_TEMPLATE("products in integers of activations with outliers, of zeros, of large and of small ones", Compute, Int16,
+                   Int8) {
   Random random(15);
   std::size_t rows = 0;
   SUBCASE("few rows") { rows = 6; }
@@ -302,7 +303,8 @@ TEST_CASE_TEMPLATE("weights in blocks of zeros give zeros in integers", Compute,
   }
 }
 
-TEST_CASE_TEMPLATE("in integers, a row with an infinity or a not-a-number gives not-a-numbers; others keep theirs", Compute, Int16, Int8) {
+TEST_CASE_TEMPLATE("in integers, a row with an infinity or a not-a-number gives not-a-numbers; others keep theirs", Compute, Int16,
+                   Int8) {
   Random random(17);
   const auto check = [&](const auto& weights, std::size_t rows) {
     Grid x(random, rows, 256);

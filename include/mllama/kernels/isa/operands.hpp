@@ -17,8 +17,8 @@
 #include <mllama/core/format.hpp>
 #include <mllama/core/rounding.hpp>
 #include <mllama/core/tensor.hpp>
-#include <mllama/kernels/isa/shape.hpp>
 #include <mllama/kernels/epilogue.hpp>
+#include <mllama/kernels/isa/shape.hpp>
 
 /// What the bodies of matrix products share that does not depend on the instruction set.
 
@@ -123,8 +123,10 @@ struct Output {
   std::size_t first_row;
 
   /// Sums of some columns, in rows that lie `stride` apart. Not inlined: a body of another target might fuse operations.
-  [[gnu::noinline]] void store(const float* sums, std::size_t stride, std::size_t rows, std::size_t column, std::size_t columns) const {
-    for (std::size_t r = 0; r < rows; ++r) epilogue.store(sums + r * stride, first_row + r, column, columns, y[first_row + r] + column);
+  [[gnu::noinline]] void store(const float* sums, std::size_t stride, std::size_t rows, std::size_t column,
+                               std::size_t columns) const {
+    for (std::size_t r = 0; r < rows; ++r)
+      epilogue.store(sums + r * stride, first_row + r, column, columns, y[first_row + r] + column);
   }
 };
 

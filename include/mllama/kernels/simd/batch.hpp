@@ -65,7 +65,8 @@ using FloatBatch = xsimd::batch<float, typename XsimdArch<Arch>::type>;
 
 /// Vector registers of an instruction set: how large a tile of accumulators may be.
 template <class Arch>
-inline constexpr std::size_t vector_registers = std::derived_from<Arch, arch::avx512> || std::derived_from<Arch, arch::neon> ? 32 : 16;
+inline constexpr std::size_t vector_registers =
+    std::derived_from<Arch, arch::avx512> || std::derived_from<Arch, arch::neon> ? 32 : 16;
 
 /// Calls `step` with 0, 1, … Count-1 as constants: a loop that is unrolled at every optimisation level, so that arrays of
 /// accumulators stay in registers.

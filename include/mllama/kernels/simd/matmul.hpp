@@ -93,7 +93,10 @@ struct StoredMatrix {
 
   template <class F>
   explicit StoredMatrix(const Weights<F>& w)
-      : weights(&w), rows(w.rows), columns(w.columns), decode([](const void* from, std::size_t first, std::size_t count, float* out) {
+      : weights(&w),
+        rows(w.rows),
+        columns(w.columns),
+        decode([](const void* from, std::size_t first, std::size_t count, float* out) {
           decode_run(*static_cast<const Weights<F>*>(from), first, count, out);
         }) {}
 };
@@ -102,7 +105,8 @@ struct StoredMatrix {
 /// Weights are decoded to float32 a panel at a time and multiplied by all rows. A sum runs over chunks of 1024 columns of W, each
 /// in the lanes of one vector: a row's result depends neither on the number of threads nor on the other rows of x.
 template <detail::VectorArch Arch, class Ctx>
-void panel_matmul(cpu<Arch, F32>, Ctx& ctx, Matrix<const float> x, const detail::StoredMatrix& w, const Epilogue& epilogue, Matrix<float> y) {
+void panel_matmul(cpu<Arch, F32>, Ctx& ctx, Matrix<const float> x, const detail::StoredMatrix& w, const Epilogue& epilogue,
+                  Matrix<float> y) {
   using Blocks = detail::ProductBlocks;
   using B = detail::FloatBatch<Arch>;
   constexpr std::size_t panel_size = Blocks::columns * Blocks::panel_stride;

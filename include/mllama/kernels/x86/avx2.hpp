@@ -142,9 +142,7 @@ struct Avx2 : Avx2Shape {
     }
   }
 
-  [[nodiscard]] MLLAMA_INLINE static Ints dot_words(Ints sum, Words a, Words b) {
-    return added(sum, _mm256_madd_epi16(a, b));
-  }
+  [[nodiscard]] MLLAMA_INLINE static Ints dot_words(Ints sum, Words a, Words b) { return added(sum, _mm256_madd_epi16(a, b)); }
   [[nodiscard]] MLLAMA_INLINE static Ints dot_bytes(Ints sum, Bytes a, Bytes b) {
     return dot_words(sum, _mm256_maddubs_epi16(a, b), _mm256_set1_epi16(1));
   }

@@ -127,9 +127,7 @@ struct Avx512 : Avx512Shape {
     out[3] = _mm512_permutexvar_ps(_mm512_srli_epi32(codes, 12), book.entries);
   }
 
-  [[nodiscard]] MLLAMA_INLINE static Ints dot_words(Ints sum, Words a, Words b) {
-    return added(sum, _mm512_madd_epi16(a, b));
-  }
+  [[nodiscard]] MLLAMA_INLINE static Ints dot_words(Ints sum, Words a, Words b) { return added(sum, _mm512_madd_epi16(a, b)); }
   [[nodiscard]] MLLAMA_INLINE static Ints dot_bytes(Ints sum, Bytes a, Bytes b) {
     return dot_words(sum, _mm512_maddubs_epi16(a, b), _mm512_set1_epi16(1));
   }

@@ -142,8 +142,8 @@ TEST_CASE_TEMPLATE("bodies of every instruction set compute the reference's prod
   }
 }
 
-TEST_CASE_TEMPLATE("bodies leave matrices whose rows are not whole steps, or whose blocks span rows, to others", Shape, isa::Avx2Shape,
-                   isa::Avx512Shape, isa::NeonDotShape) {
+TEST_CASE_TEMPLATE("bodies leave matrices whose rows are not whole steps, or whose blocks span rows, to others", Shape,
+                   isa::Avx2Shape, isa::Avx512Shape, isa::NeonDotShape) {
   Random random(2);
   const auto fits = [&](const auto& w) {
     const Grid x(random, 1, w.columns);
