@@ -23,7 +23,6 @@ import pictures
 import profiles
 
 HERE = Path(__file__).parent
-HELD_OUT = 20261125  # training seeds begin with another number
 RUNS = {  # name: (folder, profile)
     "float32 meta": ("model", "meta"),
     "float32 transformers_4_45": ("model", "transformers_4_45"),
@@ -34,18 +33,10 @@ RUNS = {  # name: (folder, profile)
 }
 
 
-def held_out(count):
-    """Pictures with one question each; up to four times the canvas in size, larger than training's."""
-    for index in range(count):
-        rng = np.random.default_rng([HELD_OUT, index])
-        scene = pictures.make_scene(rng, largest=4.0)
-        yield scene, pictures.paint(scene, rng), pictures.ask(rng, scene)
-
-
 def held_out_pairs(count):
     """Two pictures and a question that compares them."""
     for index in range(count):
-        rng = np.random.default_rng([HELD_OUT, 1, index])
+        rng = np.random.default_rng([pictures.HELD_OUT, 1, index])
         scenes = [pictures.make_scene(rng, largest=4.0) for _ in range(2)]
         yield [pictures.paint(scene, rng) for scene in scenes], pictures.ask_pair(rng, *scenes)
 
@@ -103,7 +94,7 @@ def print_table(records, names):
 def main(out, count, pair_count, root, names, program, reuse):
     out.mkdir(parents=True, exist_ok=True)
     processor = MllamaProcessor.from_pretrained(root / "model")
-    examples = list(held_out(count))
+    examples = list(pictures.held_out(count))
     pairs = list(held_out_pairs(pair_count))
     records = []
     for index, (scene, image, question) in enumerate(examples):

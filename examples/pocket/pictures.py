@@ -466,3 +466,14 @@ def ask(rng, scene, shares=EVERYTHING):
     if rng.random() < 0.06:
         question.text = question.text[:-1]
     return question
+
+
+HELD_OUT = 20261125  # training seeds begin with another number
+
+
+def held_out(count):
+    """Pictures with one question each; up to four times the canvas in size, larger than training's."""
+    for index in range(count):
+        rng = np.random.default_rng([HELD_OUT, index])
+        scene = make_scene(rng, largest=4.0)
+        yield scene, paint(scene, rng), ask(rng, scene)
