@@ -2,10 +2,12 @@
 #pragma once
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <limits>
+#include <optional>
 #include <span>
 
 #include <mllama/kernels/attention.hpp>
@@ -19,9 +21,15 @@ namespace detail {
 /// A lane is one query: one head of one row. Everything is vertical: keys and values are read where they lie and broadcast, no
 /// sum runs across lanes, and a lane's result does not depend on the others.
 struct AttentionTile {
-  static constexpr std::size_t vectors = 4;  ///< of lanes
+  static constexpr std::size_t vectors = 2;  ///< of lanes: their queries, scores and sums stay in the first-level cache
+  static constexpr std::size_t parts = 4;    ///< times as many queries share a tile of keys
   static constexpr std::size_t keys = 64;    ///< one step of the running maximum; tiles start at multiples of this in their block
 };
+/// Keys, and elements of values, whose sums are in registers together.
+template <class Arch>
+inline constexpr std::size_t keys_in_registers = vector_registers<Arch> == 32 ? 12 : 6;
+template <class Arch>
+inline constexpr std::size_t values_in_registers = vector_registers<Arch> == 32 ? 10 : 6;
 
 /// `scores[j][lane] = Σ_i keys[j][i] · queries[i][lane]` for `Keys` keys.
 template <class B, std::size_t Keys, std::size_t Vectors>
@@ -60,10 +68,10 @@ void add_values(const float* values, std::size_t stride, std::size_t count, cons
   unroll<Elements>([&](auto i) { unroll<Vectors>([&](auto v) { sums[i][v].store_aligned(out + i * lanes + v * B::size); }); });
 }
 
-/// Floats that one worker needs beside its stack.
-template <class B>
-[[nodiscard]] constexpr std::size_t attention_scratch(std::size_t dim) {
-  return (2 * dim + AttentionTile::keys + 3) * AttentionTile::vectors * B::size;
+/// Rows of a tile of keys or values side by side, which is nearer than where they lie: the rows of a head are a power of two apart
+/// more often than not, and fall into the same few sets of the first-level cache.
+inline void gather_rows(const float* from, std::size_t stride, std::size_t rows, std::size_t dim, float* to) {
+  for (std::size_t r = 0; r < rows; ++r, from += stride, to += dim) std::copy_n(from, dim, to);
 }
 
 /// The keys [begin, end) of a block; begin == end: none.
@@ -120,87 +128,175 @@ struct AttentionTask {
   }
 };
 
-/// Attention of the queries [first, first + count), at most `Vectors` vectors of them.
-template <class B, std::size_t Vectors>
-void attend(const AttentionTask& task, std::size_t first, std::size_t count, float* scratch) {
-  constexpr std::size_t lanes = Vectors * B::size;
-  constexpr float hidden = -std::numeric_limits<float>::infinity();
-  const std::size_t dim = task.heads.head_dim, stride = task.heads.kv_heads * dim;
-  const std::size_t first_row = task.row(first), last_row = task.row(first + count - 1);
-  float* const queries = scratch;                            // (dim, lanes)
-  float* const out = queries + dim * lanes;                  // (dim, lanes)
-  float* const scores = out + dim * lanes;                   // (keys, lanes)
-  float* const most = scores + AttentionTile::keys * lanes;  // (lanes)
-  float* const total = most + lanes;                         // (lanes)
-  float* const factor = total + lanes;                       // (lanes)
+inline void prefetch_row(const float* row, std::size_t dim) {
+  constexpr std::size_t line = 64 / sizeof(float);
+  for (std::size_t i = 0; i < dim; i += line) __builtin_prefetch(row + i);
+}
 
-  const float scale = 1 / std::sqrt(static_cast<float>(dim));
-  std::fill_n(queries, dim * lanes, 0.0F);
-  for (std::size_t l = 0; l < count; ++l) {
-    const float* const query = task.q[task.row(first + l)] + task.column(first + l);
-    for (std::size_t i = 0; i < dim; ++i) queries[i * lanes + l] = query[i] * scale;
+/// Queries in the lanes of `Vectors` vectors, and what has been found for them.
+template <class Arch, std::size_t Vectors>
+class AttentionPart {
+ public:
+  using B = FloatBatch<Arch>;
+  static constexpr std::size_t lanes = Vectors * B::size;
+
+  /// Floats of scratch memory.
+  [[nodiscard]] static constexpr std::size_t floats(std::size_t dim) { return (2 * dim + AttentionTile::keys + 3) * lanes; }
+
+  /// Takes the queries [first, first + count).
+  AttentionPart(const AttentionTask& task, std::size_t first, std::size_t count, float* scratch)
+      : task_(task), first_(first), count_(count), queries_(scratch) {
+    const float scale = 1 / std::sqrt(static_cast<float>(dim_));
+    std::fill_n(queries_, dim_ * lanes, 0.0F);
+    for (std::size_t l = 0; l < count; ++l) {
+      const float* const query = task.q[task.row(first + l)] + task.column(first + l);
+      for (std::size_t i = 0; i < dim_; ++i) queries_[i * lanes + l] = query[i] * scale;
+    }
+    std::fill_n(out_, dim_ * lanes, 0.0F);
+    std::fill_n(total_, lanes, 0.0F);
+    std::fill_n(most_, lanes, hidden);
   }
-  std::fill_n(out, dim * lanes, 0.0F);
-  std::fill_n(total, lanes, 0.0F);
-  std::fill_n(most, lanes, hidden);
 
-  KeyRange range = task.next_keys(first_row, last_row, 0, 0);
-  for (; range.begin < range.end; range = task.next_keys(first_row, last_row, range.block, range.end)) {
-    const KeyBlock& block = task.blocks[range.block];
-    const std::size_t keys = range.end - range.begin, offset = range.begin * stride + task.kv_head * dim;
+  /// Adds a tile of keys and values, whose rows are `stride` apart.
+  void add(const KeyRange& range, const float* keys, const float* values, std::size_t stride) {
+    const std::size_t count = range.end - range.begin;
+    if (!sees_any(range)) return;
+    score(keys, stride, count);
+    hide(range);
+    weigh(count);
+    add_all_values(values, stride, count);
+  }
+
+  /// Stores what the queries have found.
+  void finish() const {
+    for (std::size_t l = 0; l < count_; ++l) {
+      float* const to = task_.out[task_.row(first_ + l)] + task_.column(first_ + l);
+      const float inverse = total_[l] == 0 ? 0.0F : 1 / total_[l];
+      for (std::size_t i = 0; i < dim_; ++i) to[i] = out_[i * lanes + l] * inverse;
+    }
+  }
+
+ private:
+  static constexpr float hidden = -std::numeric_limits<float>::infinity();
+
+  [[nodiscard]] bool sees_any(const KeyRange& range) const {
+    for (std::size_t row = task_.row(first_); row <= task_.row(first_ + count_ - 1); ++row) {
+      if (overlap(task_.visible.of_row(row), {&range, 1})) return true;
+    }
+    return false;
+  }
+
+  void score(const float* keys, std::size_t stride, std::size_t count) {
+    constexpr std::size_t some = keys_in_registers<Arch>;
     std::size_t j = 0;
-    for (; j + 4 <= keys; j += 4)
-      score_keys<B, 4, Vectors>(block.keys + offset + j * stride, stride, queries, dim, scores + j * lanes);
-    for (; j < keys; ++j) score_keys<B, 1, Vectors>(block.keys + offset + j * stride, stride, queries, dim, scores + j * lanes);
+    for (; j + some <= count; j += some)
+      score_keys<B, some, Vectors>(keys + j * stride, stride, queries_, dim_, scores_ + j * lanes);
+    for (; j + 4 <= count; j += 4) score_keys<B, 4, Vectors>(keys + j * stride, stride, queries_, dim_, scores_ + j * lanes);
+    for (; j < count; ++j) score_keys<B, 1, Vectors>(keys + j * stride, stride, queries_, dim_, scores_ + j * lanes);
+  }
 
-    for (std::size_t l = 0; l < count;) {  // what a row does not see
-      const std::size_t row = task.row(first + l);
-      const std::size_t same = std::min((row + 1) * task.group() - first, count);  // lanes of this row end here
-      std::size_t seen = 0;
-      for (const KeyRange& part : task.visible.of_row(row)) {
-        if (part.block == range.block && part.begin <= range.begin && part.end >= range.end) seen = keys;
-      }
-      if (seen != keys) {
-        for (std::size_t key = 0; key < keys; ++key) {
-          bool is_seen = false;
-          for (const KeyRange& part : task.visible.of_row(row)) {
-            is_seen = is_seen || (part.block == range.block && part.begin <= range.begin + key && range.begin + key < part.end);
-          }
-          if (!is_seen) std::fill(scores + key * lanes + l, scores + key * lanes + same, hidden);
-        }
+  /// Removes the scores of what a row does not see.
+  void hide(const KeyRange& range) {
+    for (std::size_t l = 0; l < count_;) {
+      const std::size_t row = task_.row(first_ + l);
+      const std::size_t same = std::min((row + 1) * task_.group() - first_, count_);  // lanes of this row end here
+      const std::span<const KeyRange> seen = task_.visible.of_row(row);
+      const bool all = std::any_of(seen.begin(), seen.end(), [&](const KeyRange& part) {
+        return part.block == range.block && part.begin <= range.begin && part.end >= range.end;
+      });
+      for (std::uint32_t key = range.begin; !all && key < range.end; ++key) {
+        const bool is_seen = std::any_of(seen.begin(), seen.end(), [&](const KeyRange& part) {
+          return part.block == range.block && part.begin <= key && key < part.end;
+        });
+        float* const of_key = scores_ + (key - range.begin) * lanes;
+        if (!is_seen) std::fill(of_key + l, of_key + same, hidden);
       }
       l = same;
     }
+  }
 
+  /// Makes weights of scores, relative to the largest score so far.
+  void weigh(std::size_t count) {
     unroll<Vectors>([&](auto v) {
-      float* const here = scores + v * B::size;
-      const B before = B::load_aligned(most + v * B::size);
+      float* const here = scores_ + v * B::size;
+      const B before = B::load_aligned(most_ + v * B::size);
       B now = before;
-      for (std::size_t key = 0; key < keys; ++key) now = xsimd::max(now, B::load_aligned(here + key * lanes));
-      now.store_aligned(most + v * B::size);
+      for (std::size_t key = 0; key < count; ++key) now = xsimd::max(now, B::load_aligned(here + key * lanes));
+      now.store_aligned(most_ + v * B::size);
       // A lane that has seen nothing yet would subtract infinity from infinity.
       const B subtracted = xsimd::select(now == B(hidden), B(0.0F), now);
       const B correction = xsimd::exp(before - subtracted);
       B sum(0.0F);
-      for (std::size_t key = 0; key < keys; ++key) {
+      for (std::size_t key = 0; key < count; ++key) {
         const B weight = xsimd::exp(B::load_aligned(here + key * lanes) - subtracted);
         weight.store_aligned(here + key * lanes);
         sum += weight;
       }
-      correction.store_aligned(factor + v * B::size);
-      xsimd::fma(B::load_aligned(total + v * B::size), correction, sum).store_aligned(total + v * B::size);
+      correction.store_aligned(factor_ + v * B::size);
+      xsimd::fma(B::load_aligned(total_ + v * B::size), correction, sum).store_aligned(total_ + v * B::size);
     });
-
-    std::size_t i = 0;
-    for (; i + 4 <= dim; i += 4)
-      add_values<B, 4, Vectors>(block.values + offset + i, stride, keys, scores, factor, out + i * lanes);
-    for (; i < dim; ++i) add_values<B, 1, Vectors>(block.values + offset + i, stride, keys, scores, factor, out + i * lanes);
   }
 
-  for (std::size_t l = 0; l < count; ++l) {
-    float* const to = task.out[task.row(first + l)] + task.column(first + l);
-    const float inverse = total[l] == 0 ? 0.0F : 1 / total[l];
-    for (std::size_t i = 0; i < dim; ++i) to[i] = out[i * lanes + l] * inverse;
+  void add_all_values(const float* values, std::size_t stride, std::size_t count) {
+    constexpr std::size_t some = values_in_registers<Arch>;
+    std::size_t i = 0;
+    for (; i + some <= dim_; i += some) add_values<B, some, Vectors>(values + i, stride, count, scores_, factor_, out_ + i * lanes);
+    for (; i + 4 <= dim_; i += 4) add_values<B, 4, Vectors>(values + i, stride, count, scores_, factor_, out_ + i * lanes);
+    for (; i < dim_; ++i) add_values<B, 1, Vectors>(values + i, stride, count, scores_, factor_, out_ + i * lanes);
+  }
+
+  const AttentionTask& task_;
+  std::size_t first_, count_, dim_ = task_.heads.head_dim;
+  float* queries_;                                       // (dim, lanes)
+  float* out_ = queries_ + dim_ * lanes;                 // (dim, lanes)
+  float* scores_ = out_ + dim_ * lanes;                  // (keys, lanes)
+  float* most_ = scores_ + AttentionTile::keys * lanes;  // (lanes)
+  float* total_ = most_ + lanes;                         // (lanes)
+  float* factor_ = total_ + lanes;                       // (lanes)
+};
+
+/// Floats that one worker needs beside its stack: parts, a tile of keys and one of values.
+template <class Arch>
+[[nodiscard]] constexpr std::size_t attention_scratch(std::size_t dim) {
+  return AttentionTile::parts * AttentionPart<Arch, AttentionTile::vectors>::floats(dim) + 2 * AttentionTile::keys * dim;
+}
+
+/// Attention of the queries [first, first + count), in up to `Parts` parts.
+template <class Arch, std::size_t Vectors, std::size_t Parts>
+void attend(const AttentionTask& task, std::size_t first, std::size_t count, float* scratch) {
+  using Part = AttentionPart<Arch, Vectors>;
+  const std::size_t dim = task.heads.head_dim, stride = task.heads.kv_heads * dim;
+  std::array<std::optional<Part>, Parts> parts;
+  for (std::size_t p = 0; p * Part::lanes < count; ++p) {
+    parts[p].emplace(task, first + p * Part::lanes, std::min(Part::lanes, count - p * Part::lanes), scratch);
+    scratch += Part::floats(dim);
+  }
+  const std::size_t first_row = task.row(first), last_row = task.row(first + count - 1);
+  for (KeyRange range = task.next_keys(first_row, last_row, 0, 0); range.begin < range.end;
+       range = task.next_keys(first_row, last_row, range.block, range.end)) {
+    const KeyBlock& block = task.blocks[range.block];
+    const std::size_t offset = range.begin * stride + task.kv_head * dim, keys = range.end - range.begin;
+    const float *tile_keys = block.keys + offset, *tile_values = block.values + offset;
+    std::size_t tile_stride = stride;
+    if constexpr (Vectors == 1) {
+      // Rows of one head are short pieces far apart, which processors do not foresee.
+      for (std::size_t row = 0; row < keys; ++row) prefetch_row(tile_values + row * stride, dim);
+      const std::size_t ahead = std::min<std::size_t>(AttentionTile::keys, block.count - range.end);
+      for (std::size_t row = 0; row < ahead; ++row) prefetch_row(tile_keys + (keys + row) * stride, dim);
+    } else {  // a single vector of queries uses every number once: where it lies
+      float *const near_keys = scratch, *const near_values = scratch + keys * dim;
+      gather_rows(tile_keys, stride, keys, dim, near_keys);
+      gather_rows(tile_values, stride, keys, dim, near_values);
+      tile_keys = near_keys;
+      tile_values = near_values;
+      tile_stride = dim;
+    }
+    for (auto& part : parts) {
+      if (part) part->add(range, tile_keys, tile_values, tile_stride);
+    }
+  }
+  for (const auto& part : parts) {
+    if (part) part->finish();
   }
 }
 
@@ -208,14 +304,15 @@ void attend(const AttentionTask& task, std::size_t first, std::size_t count, flo
 
 /// Queries in the lanes of vectors, keys in tiles that start at fixed positions: a row's result depends neither on the number of
 /// threads nor on the other rows. Rows are taken together as long as they see some key in common.
-/// Costs:   reads keys and values once per 4 vectors of queries (heads of a group count as queries)
+/// Costs:   reads keys and values once per 8 vectors of queries (heads of a group count as queries)
 template <detail::VectorArch Arch, class Compute, class Ctx>
 void attention_body(cpu<Arch, Compute>, Ctx& ctx, const Heads& heads, Matrix<const float> q, std::span<const KeyBlock> blocks,
                     const Visibility& visible, Matrix<float> out) {
   using B = detail::FloatBatch<Arch>;
-  constexpr std::size_t lanes = detail::AttentionTile::vectors * B::size;
+  constexpr std::size_t vectors = detail::AttentionTile::vectors, parts = detail::AttentionTile::parts;
+  constexpr std::size_t lanes = parts * vectors * B::size;
   const std::size_t queries = q.rows * (heads.heads / heads.kv_heads), tiles = (queries + lanes - 1) / lanes;
-  auto scratch = ctx.template tensor<float, Rows, Rows>({ctx.threads().size(), detail::attention_scratch<B>(heads.head_dim)});
+  auto scratch = ctx.template tensor<float, Rows, Rows>({ctx.threads().size(), detail::attention_scratch<Arch>(heads.head_dim)});
   // Head-major, so that the long rows of a causal mask are spread over the threads.
   ctx.parallel(tiles * heads.kv_heads, 1, [&](std::size_t begin, std::size_t end, unsigned worker) {
     float* const memory = scratch[worker].data();
@@ -231,11 +328,9 @@ void attention_body(cpu<Arch, Compute>, Ctx& ctx, const Heads& heads, Matrix<con
         }
         const std::size_t count = next - first;
         if (count <= B::size) {
-          detail::attend<B, 1>(task, first, count, memory);
-        } else if (count <= 2 * B::size) {
-          detail::attend<B, 2>(task, first, count, memory);
+          detail::attend<Arch, 1, 1>(task, first, count, memory);
         } else {
-          detail::attend<B, detail::AttentionTile::vectors>(task, first, count, memory);
+          detail::attend<Arch, vectors, parts>(task, first, count, memory);
         }
         first = next;
       }
