@@ -214,23 +214,23 @@ TEST_CASE("measurements are a Markdown table, comma-separated values, or JSON") 
                                                .unit = "tokens/s",
                                                .share = 0.8,
                                                .limit = "read",
-                                               .error = 1.25e-4,
+                                               .error = 1.3e-4,
                                                .spread = 0.1}};
   CHECK(table_of(measurements, Style::md) ==
         "| bench   | policy     | threads | value | unit     | share | limit |   error | spread |\n"
         "|---------|------------|---------|-------|----------|-------|-------|---------|--------|\n"
         "| read    | avx2       |       2 |  22.9 | GB/s     |       |       |         |        |\n"
-        "| tg at 0 | int16 avx2 |       2 | 0.051 | tokens/s |  80 % | read  | 1.2e-04 |   ±5 % |\n");
+        "| tg at 0 | int16 avx2 |       2 | 0.051 | tokens/s |  80 % | read  | 1.3e-04 |   ±5 % |\n");
   CHECK(table_of(measurements, Style::csv) ==
         "bench,policy,threads,value,unit,share,limit,error,spread\n"
         "read,avx2,2,22.94,GB/s,,,,\n"
-        "tg at 0,int16 avx2,2,0.0512,tokens/s,0.8,read,0.000125,0.1\n");
+        "tg at 0,int16 avx2,2,0.0512,tokens/s,0.8,read,0.00013,0.1\n");
   CHECK(
       table_of(measurements, Style::json) ==
       "[\n"
       R"( {"bench": "read", "policy": "avx2", "threads": 2, "value": 22.94, "unit": "GB/s", "share": null, "limit": null, "error": null, "spread": null},)"
       "\n"
-      R"( {"bench": "tg at 0", "policy": "int16 avx2", "threads": 2, "value": 0.0512, "unit": "tokens/s", "share": 0.8, "limit": "read", "error": 0.000125, "spread": 0.1})"
+      R"( {"bench": "tg at 0", "policy": "int16 avx2", "threads": 2, "value": 0.0512, "unit": "tokens/s", "share": 0.8, "limit": "read", "error": 0.00013, "spread": 0.1})"
       "\n]\n");
   CHECK(table_of({}, Style::json) == "[\n]\n");
 }
@@ -240,5 +240,13 @@ TEST_CASE("a timing is the median of at least three runs after a first one") {
   const Timing timing = time_of(0, [&] { ++runs; });
   CHECK(runs == 4);
   CHECK(timing.seconds >= 0);
-  CHECK(timing.spread >= 0);
+  REQUIRE(timing.spread.has_value());
+  CHECK(*timing.spread >= 0);
+  const Timing once = time_of(1e-9, [&] {
+    ++runs;
+    for (const Stopwatch watch; watch.seconds() < 1e-6;) continue;
+  });
+  CHECK(runs == 5);
+  CHECK(once.seconds >= 1e-6);
+  CHECK(!once.spread.has_value());
 }

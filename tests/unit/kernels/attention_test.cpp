@@ -152,7 +152,7 @@ TEST_CASE("random sets of random ranges") {
   const std::vector<Block> blocks{Block(random, heads, 200), Block(random, heads, 77)};
   for (int repetition = 0; repetition < 20; ++repetition) {
     Sets sets;
-    constexpr std::size_t rows = 40;
+    constexpr std::size_t rows = 170;  // more than share a tile of keys
     for (std::size_t r = 0; r < rows; ++r) {
       const auto begin = static_cast<std::uint32_t>(random.below(120)), gap = static_cast<std::uint32_t>(random.below(30));
       const auto end = begin + static_cast<std::uint32_t>(random.below(50));

@@ -4,7 +4,10 @@
 #include <algorithm>
 #include <cstddef>
 
-#include <mllama/kernels/matmul.hpp>
+#include <mllama/core/context.hpp>
+#include <mllama/core/format.hpp>
+#include <mllama/core/tensor.hpp>
+#include <mllama/kernels/epilogue.hpp>
 #include <mllama/kernels/simd/batch.hpp>
 #include <mllama/kernels/simd/decode.hpp>
 
