@@ -150,7 +150,7 @@ describe(--quiet --model "${model}" --image "${pocket}/pictures/shapes.png" --gr
 holds(status EQUAL 0 AND out STREQUAL answer AND NOT err)
 describe(--precision int16)
 holds(status EQUAL 0 AND out STREQUAL answer AND err MATCHES "int16 on [a-z0-9+]+\n")
-describe(--quiet --precision int8 --model "${pocket}/model-nf4")
+describe(--quiet --precision int8 --model "${pocket}/model-nf4" --image "${pocket}/pictures/shapes.png" "What is this?")
 holds(status EQUAL 0 AND out MATCHES "^[^\n]+\n$" AND NOT err)
 describe(--quiet --temperature 2 --seed 3)
 set(answer "${out}")

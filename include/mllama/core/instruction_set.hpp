@@ -55,6 +55,7 @@ struct CpuLeaf {
   if (set == InstructionSet::neon_dot || !has_bits(basic.ecx, {12, 27, 28, 29})) return false;  // FMA, OSXSAVE, AVX, F16C
   unsigned saved = 0, upper = 0;  // registers that the operating system saves
   asm("xgetbv" : "=a"(saved), "=d"(upper) : "c"(0));
+  static_cast<void>(upper);
   if (!has_bits(saved, {1, 2}) || !has_bits(extended.ebx, {5})) return false;
   switch (set) {
     case InstructionSet::avx2:
