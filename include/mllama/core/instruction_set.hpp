@@ -53,9 +53,8 @@ struct CpuLeaf {
   if (set == InstructionSet::generic) return true;
   const CpuLeaf basic(1, 0), extended(7, 0), more(7, 1);
   if (set == InstructionSet::neon_dot || !has_bits(basic.ecx, {12, 27, 28, 29})) return false;  // FMA, OSXSAVE, AVX, F16C
-  unsigned saved = 0, upper = 0;  // registers that the operating system saves
-  asm("xgetbv" : "=a"(saved), "=d"(upper) : "c"(0));
-  static_cast<void>(upper);
+  unsigned saved = 0;  // registers that the operating system saves
+  asm("xgetbv" : "=a"(saved) : "c"(0) : "edx");
   if (!has_bits(saved, {1, 2}) || !has_bits(extended.ebx, {5})) return false;
   switch (set) {
     case InstructionSet::avx2:
