@@ -269,6 +269,7 @@ struct Weights<AnyOf<Fs...>> {
   [[nodiscard]] constexpr std::size_t bytes() const noexcept {
     return std::visit([](const auto& w) { return w.bytes(); }, stored);
   }
+  // NOLINTNEXTLINE(bugprone-exception-escape): no alternative can leave the variant without a value
   constexpr void decode(std::size_t first, std::span<float> out) const noexcept {
     std::visit([&](const auto& w) { w.decode(first, out); }, stored);
   }

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <array>
+#include <cstddef>
 #include <cstdlib>
 #include <string>
 #include <string_view>
@@ -89,7 +90,7 @@ struct CpuLeaf {
   const char* const wanted = std::getenv("MLLAMA_ARCH");
   std::string choices;
   InstructionSet best = InstructionSet::generic;
-  for (unsigned char i = 0; i < detail::instruction_set_names.size(); ++i) {
+  for (std::size_t i = 0; i < detail::instruction_set_names.size(); ++i) {
     const auto set = static_cast<InstructionSet>(i);
     if (!available(set)) continue;
     if (wanted != nullptr && name_of(set) == wanted) return set;

@@ -4,9 +4,10 @@
 #include <algorithm>
 #include <array>
 #include <atomic>
+#include <bit>
 #include <cmath>
 #include <cstddef>
-#include <cstring>
+#include <cstdint>
 #include <initializer_list>
 #include <optional>
 #include <span>
@@ -171,6 +172,7 @@ class BasicAdapterFile {
   /// PEFT's way to look a module up: the pattern matches the end of its path, from a dot or the beginning on.
   std::vector<Pattern> compiled(const std::vector<AdapterConfig::PatternValue>& patterns, std::string_view field) const {
     std::vector<Pattern> all;
+    all.reserve(patterns.size());
     for (const auto& [pattern, value] : patterns) {
       all.emplace_back(concat("(.*\\.)?(", pattern, ")$"), config_.file, concat(field, ".", pattern));
     }
@@ -334,7 +336,8 @@ template <WeightFormat F>
           found.decode(i, {values.data(), count});
           for (std::size_t j = 0; j < count; ++j) {
             const bool near = std::abs(values[j] - expected[j]) <= tolerance * std::abs(expected[j]);
-            if (!near && std::memcmp(&values[j], &expected[j], sizeof(float)) != 0) same.store(false, std::memory_order_relaxed);
+            if (!near && std::bit_cast<std::uint32_t>(values[j]) != std::bit_cast<std::uint32_t>(expected[j]))
+              same.store(false, std::memory_order_relaxed);
           }
         }
       });

@@ -90,7 +90,8 @@ class TensorSynthesizer {
   void fill(const Gates&, std::string_view, const NumberedWords& words, std::size_t first, std::span<std::byte> out) const {
     std::array<std::uint16_t, 256> table{};
     for (std::size_t i = 0; i < table.size(); ++i) {
-      const float magnitude = 0.25F + static_cast<float>(i / 2) / static_cast<float>(table.size());
+      const std::size_t step = i / 2;
+      const float magnitude = 0.25F + static_cast<float>(step) / static_cast<float>(table.size());
       table[i] = BF16::encode(i % 2 == 0 ? magnitude : -magnitude);
     }
     draw_bytes<std::uint16_t>(words, table, first, out);

@@ -213,6 +213,7 @@ class BasicCheckpointWriter {
 
   [[nodiscard]] std::string safetensors_header(const Shard& shard) const {
     std::vector<detail::HeaderTensor> entries;
+    entries.reserve(shard.tensors.size());
     for (const std::size_t i : shard.tensors) entries.push_back(entry(tensors_[i]));
     return detail::safetensors_header(entries, options_.metadata, concat(folder_.path(), '/', shard.name), shard.header_bytes);
   }

@@ -105,6 +105,7 @@ struct Activations {
   std::size_t slots = 0;  ///< from row to row
 
   [[nodiscard]] Activations from(std::size_t row) const {
+    if (scales == nullptr) return {data + row * stride, stride, nullptr, nullptr, slots};
     return {data + row * stride, stride, scales + row * slots, corrections + row * slots, slots};
   }
 };
