@@ -9,6 +9,7 @@ target_compile_options(mllama_developer INTERFACE
   $<$<CXX_COMPILER_ID:GNU>:-Wno-error=maybe-uninitialized -Wno-error=array-bounds>  # false alarms that come and go with -march
   $<$<CXX_COMPILER_ID:Clang>:-ferror-limit=5>
   $<$<BOOL:${MLLAMA_NATIVE}>:-march=native>)
+target_compile_definitions(mllama_developer INTERFACE $<$<BOOL:${MLLAMA_NATIVE}>:MLLAMA_NATIVE>)
 
 # mllama_program(NAME SOURCE…): one of our programs, in bin/ of the build folder.
 function(mllama_program name)

@@ -58,13 +58,26 @@ inline constexpr bool is_pinned = true;
 template <class Base>
 inline constexpr bool is_pinned<at_least<Base>> = std::same_as<Base, generic>;
 
-/// The best one that this translation unit is compiled for.
+/// The best one that this translation unit is compiled for. With MLLAMA_NATIVE it is pinned: a program for one processor is
+/// compiled sooner without the bodies of others.
 #if defined(__CUDACC__)
 using native = at_least<generic>;
 #elif defined(__AVX512BW__) && defined(__AVX512VL__) && defined(__AVX512DQ__) && defined(__AVX512CD__)
+#if defined(MLLAMA_NATIVE) && defined(__AVX512VNNI__)
+using native = avx512_vnni;
+#elif defined(MLLAMA_NATIVE)
+using native = avx512;
+#else
 using native = at_least<avx512>;
-#elif defined(__AVX2__) && defined(__FMA__)
+#endif
+#elif defined(__AVX2__) && defined(__FMA__) && defined(__F16C__)
+#if defined(MLLAMA_NATIVE) && defined(__AVXVNNI__)
+using native = avx_vnni;
+#elif defined(MLLAMA_NATIVE)
+using native = avx2;
+#else
 using native = at_least<avx2>;
+#endif
 #elif defined(__SSE2__)
 using native = at_least<sse2>;
 #elif defined(__ARM_NEON)

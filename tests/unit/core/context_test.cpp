@@ -82,27 +82,28 @@ TEST_CASE("tensors of a context come from its workspace") {
 }
 
 TEST_CASE("a context runs the best bodies that the processor has, or those that MLLAMA_ARCH names") {
+  using Open = cpu<arch::at_least<arch::sse2>>;
   const Variable arch("MLLAMA_ARCH");
-  const InstructionSet best = Context<cpu<>>(1).instruction_set();
+  const InstructionSet best = Context<Open>(1).instruction_set();
   CHECK(available(best));
   for (const InstructionSet set : all_sets) {
     CAPTURE(name_of(set));
     arch.set(name_of(set));
     if (available(set)) {
       CHECK(set <= best);
-      const Context<cpu<>> ctx(1);
+      const Context<Open> ctx(1);
       CHECK(ctx.instruction_set() == set);
-      CHECK(ctx.body_name() == (set == InstructionSet::generic ? cpu<>::name : name_of(set)));
+      CHECK(ctx.body_name() == (set == InstructionSet::generic ? Open::name : name_of(set)));
     } else {
-      CHECK_THROWS_AS(Context<cpu<>>(1), input_error);
+      CHECK_THROWS_AS(Context<Open>(1), input_error);
     }
   }
   arch.set("");
-  CHECK(Context<cpu<>>(1).instruction_set() == best);
+  CHECK(Context<Open>(1).instruction_set() == best);
   arch.set("z80");
   std::string message;
   try {
-    const Context<cpu<>> ctx(1);
+    const Context<Open> ctx(1);
   } catch (const input_error& fault) {
     message = fault.what();
   }
