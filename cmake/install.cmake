@@ -6,7 +6,7 @@ set(package_dir ${CMAKE_INSTALL_DATADIR}/cmake/mllama)
 write_basic_package_version_file(mllama-config-version.cmake COMPATIBILITY SameMinorVersion ARCH_INDEPENDENT)
 configure_file(cmake/mllama.pc.in mllama.pc @ONLY)
 
-install(TARGETS mllama EXPORT mllama)
+install(TARGETS mllama mllama_precompiled EXPORT mllama)
 install(EXPORT mllama NAMESPACE mllama:: FILE mllama-targets.cmake DESTINATION ${package_dir})
 install(DIRECTORY include/ DESTINATION ${CMAKE_INSTALL_INCLUDEDIR})
 install(FILES cmake/mllama-config.cmake cmake/mllama-dependencies.cmake cmake/mllama-models.cmake
