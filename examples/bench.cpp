@@ -10,6 +10,7 @@
 #include <memory>
 #include <random>
 #include <set>
+#include <span>
 #include <string>
 #include <string_view>
 #include <type_traits>
@@ -21,13 +22,17 @@
 #include <mllama/core/context.hpp>
 #include <mllama/core/visit.hpp>
 #include <mllama/generate/pretrained.hpp>
+#include <mllama/io/output_file.hpp>
 #include <mllama/models/mllama/cache.hpp>
 
 #include "models.hpp"
 #include "support/command_line.hpp"
+#include "support/kernel_benchmarks.hpp"
 #include "support/measurements.hpp"
 #include "support/probes.hpp"
+#include "support/roofline.hpp"
 #include "support/terminal.hpp"
+#include "support/trace.hpp"
 
 namespace {
 
@@ -35,13 +40,15 @@ using mllama::concat;
 using support::Measurement;
 using support::Timing;
 
-constexpr std::array<std::string_view, 8> stages{"load", "img", "tok", "enc", "xkv", "pp", "tg", "mm"};
+constexpr std::array<std::string_view, 14> stages{"load", "img",  "tok",  "enc",  "xkv",     "pp",  "tg",
+                                                  "mm",   "attn", "norm", "rope", "softmax", "act", "embed"};
 
 struct Arguments {
   std::vector<std::string> stages;
   std::string model = MLLAMA_POCKET "/model-nf4", output = "md";
   std::vector<std::string> policies{"f32", "int16", "int8"};
-  std::vector<std::size_t> prompts{64, 512}, depths{0, 1024};
+  std::vector<std::size_t> prompts{64, 512}, depths{0, 1024}, tiles;
+  std::string plot, trace;  ///< files
   double seconds = 2;
   unsigned threads = 0;
 
@@ -51,7 +58,9 @@ struct Arguments {
   void check() const {
     for (const std::string& stage : stages) {
       mllama::check(std::ranges::find(::stages, stage) != ::stages.end(), [&] {
-        return mllama::Fault{.field = "STAGE", .expected = "load, img, tok, enc, xkv, pp, tg or mm", .found = stage};
+        return mllama::Fault{.field = "STAGE",
+                             .expected = "load, img, tok, enc, xkv, pp, tg, mm, attn, norm, rope, softmax, act or embed",
+                             .found = stage};
       });
     }
     for (const std::string& policy : policies) static_cast<void>(support::precision_of(policy, "--policy"));
@@ -83,10 +92,13 @@ class Bench {
   using Vision = typename Model::Vision;
   using Text = typename Model::Text;
   using Shape = mllama::TextShape<Text>;
-  using Ctx = mllama::Context<support::Backend>;
+  using Ctx = mllama::Context<support::Backend, support::Trace>;
 
   explicit Bench(const Arguments& arguments)
-      : arguments_(arguments), ctx_(arguments.threads), limits_(support::measure_limits(ctx_)) {
+      : arguments_(arguments),
+        ctx_(arguments.threads),
+        limits_(support::measure_limits(ctx_)),
+        kernels_(ctx_, limits_, arguments.seconds) {
     const auto add_limit = [&](const char* name, double value, const char* unit) {
       if (value > 0) add({.bench = name, .policy = std::string(ctx_.body_name()), .value = value / 1e9, .unit = unit});
     };
@@ -116,15 +128,43 @@ class Bench {
       if (arguments_.wants("tg")) decode();
       if (arguments_.wants("mm")) products();
     }
-    return std::move(measurements_);
+    policy_.clear();
+    kernels();
+    return measurements_;
+  }
+
+  /// What the measurements are, over what the machine can do.
+  [[nodiscard]] std::string roofline() {
+    return support::roofline_of(measurements_, limits_,
+                                concat(Model::name, ", ", ctx_.threads().size(), " threads, ", ctx_.body_name()));
+  }
+
+  /// A prompt and some tokens, in the first of the policies.
+  [[nodiscard]] std::string trace() {
+    constexpr std::size_t steps = 3;
+    const std::size_t length = arguments_.prompts.front();
+    ctx_.precision(support::precision_of(arguments_.policies.front()));
+    cache_.truncate(0);
+    cache_.reserve(length + steps);
+    forward(length, 0);
+    support::Trace& trace = ctx_.observer();
+    trace.start(ctx_.threads().size(), static_cast<std::size_t>(Text::layers));
+    for (std::size_t step = 0; step <= steps; ++step) {
+      const std::size_t count = step == 0 ? length : 1;
+      trace.begin(step == 0 ? concat("prompt of ", length) : concat("token ", step));
+      forward(count, cache_.length());
+      trace.end();
+      cache_.advance(count);  // which `forward` has taken away
+    }
+    trace.stop();
+    return trace.json();
   }
 
  private:
   const Model& model() const { return loaded_->model(); }
-  static constexpr double giga = 1e9;
 
   void add(Measurement measurement) {
-    measurement.threads = ctx_.threads().size();
+    if (measurement.threads == 0) measurement.threads = ctx_.threads().size();
     if (measurement.policy.empty() && !policy_.empty()) measurement.policy = concat(policy_, ' ', ctx_.body_name());
     measurements_.push_back(std::move(measurement));
   }
@@ -141,7 +181,7 @@ class Bench {
     std::mt19937 random(1);
     for (auto& level : photo.pixels) level = static_cast<std::uint8_t>(random());
     const Timing t = time([&] { static_cast<void>(loaded_->processor->tiles(photo)); });
-    add({.bench = "img 4000x3000", .value = 1e3 * t.seconds, .unit = "ms", .spread = t.spread});
+    add({.bench = "img 4000x3000", .threads = 1, .value = 1e3 * t.seconds, .unit = "ms", .spread = t.spread});
   }
 
   void tokens() {
@@ -150,30 +190,42 @@ class Bench {
     std::string text;
     for (std::mt19937 random(1); text.size() < 1'000'000;) text += words[random() % words.size()];
     const Timing t = time([&] { static_cast<void>(loaded_->tokenizer->encode(text)); });
-    add({.bench = "tok 1 MB", .value = static_cast<double>(text.size()) / 1e6 / t.seconds, .unit = "MB/s", .spread = t.spread});
+    add({.bench = "tok 1 MB",
+         .threads = 1,
+         .value = static_cast<double>(text.size()) / 1e6 / t.seconds,
+         .unit = "MB/s",
+         .spread = t.spread});
   }
 
-  /// The vision model and the projector, for a picture of all tiles.
+  /// The vision model and the projector, for pictures of one to all tiles. All tiles are computed at full length, whatever they hold.
   void pictures() {
     using VShape = mllama::VisionShape<Vision>;
     typename PixelTensor::Lengths none{};
     PixelTensor pixels(none);
-    std::mt19937 random(1);
-    std::normal_distribution<float> normal;
-    for (float& pixel : pixels.flat()) pixel = normal(random);
-    mllama::PictureTiles<Vision> tiles{.pixels = pixels, .aspect_ratio_id = Vision::aspect_ratios.size(), .real_tiles = {}};
-    tiles.real_tiles.fill(true);
-    const Timing t = time([&] { static_cast<void>(model().cross_attention_states(tiles, Model::numerics, ctx_)); });
+    std::ranges::copy(support::normals(pixels.size()), pixels.data());
     const double rows = Vision::tiles * VShape::padded, layers = Vision::layers + Vision::global_layers;
-    const double products = 2 * rows * static_cast<double>(size_of(model().vision_model).elements) +
-                            2 * static_cast<double>(size_of(model().multi_modal_projector).elements) * VShape::image_tokens;
+    const Size vision = size_of(model().vision_model), projector = size_of(model().multi_modal_projector);
+    const double products =
+        2 * rows * static_cast<double>(vision.elements) + 2 * static_cast<double>(projector.elements) * VShape::image_tokens;
     const double attention = 4 * rows * rows * Vision::hidden * layers;
-    add({.bench = concat("enc ", Vision::tiles, " tiles"),
-         .value = t.seconds,
-         .unit = "s",
-         .share = of_peak(products + attention, t.seconds),
-         .limit = policy_,
-         .spread = t.spread});
+    for (std::size_t count = 1; count <= Vision::tiles; ++count) {
+      const auto grid =
+          std::ranges::find(Vision::aspect_ratios, static_cast<int>(count), [](const auto& g) { return g.rows * g.columns; });
+      const bool wanted = arguments_.tiles.empty() || std::ranges::find(arguments_.tiles, count) != arguments_.tiles.end();
+      if (grid == Vision::aspect_ratios.end() || !wanted) continue;
+      const auto id = static_cast<std::size_t>(grid - Vision::aspect_ratios.begin()) + 1;
+      mllama::PictureTiles<Vision> tiles{.pixels = pixels, .aspect_ratio_id = id, .real_tiles = {}};
+      std::fill_n(tiles.real_tiles.begin(), count, true);
+      const Timing t = time([&] { static_cast<void>(model().cross_attention_states(tiles, Model::numerics, ctx_)); });
+      add({.bench = concat("enc ", count, count == 1 ? " tile" : " tiles"),
+           .value = t.seconds,
+           .unit = "s",
+           .share = of_peak(products + attention, t.seconds),
+           .limit = policy_,
+           .spread = t.spread,
+           .operations = (products + attention) / t.seconds,
+           .bytes = static_cast<double>(vision.bytes + projector.bytes) / t.seconds});
+    }
   }
   using PixelTensor = mllama::Tensor<float, mllama::Dim<Vision::tiles>, mllama::Dim<Vision::channels>, mllama::Dim<Vision::image>,
                                      mllama::Dim<Vision::image>>;
@@ -198,7 +250,9 @@ class Bench {
          .unit = "s",
          .share = of_peak(flops, t.seconds),
          .limit = policy_,
-         .spread = t.spread});
+         .spread = t.spread,
+         .operations = flops / t.seconds,
+         .bytes = static_cast<double>(sizeof(float) * (states.size() + 2 * layers.size() * keys.size())) / t.seconds});
   }
 
   /// Runs `count` tokens behind `depth` positions that are already in the cache.
@@ -225,7 +279,9 @@ class Bench {
   }
 
   void prompts() {
-    const double weights = static_cast<double>(self_layers().elements), head = Text::hidden * static_cast<double>(Text::vocab);
+    const Size layers = self_layers();
+    const double weights = static_cast<double>(layers.elements), head = Text::hidden * static_cast<double>(Text::vocab);
+    const double bytes = static_cast<double>(layers.bytes + size_of(model().language_model.lm_head).bytes);
     for (const std::size_t length : arguments_.prompts) {
       cache_.truncate(0);
       const Timing t = time([&] { forward(length, 0); });
@@ -236,12 +292,15 @@ class Bench {
            .unit = "tokens/s",
            .share = of_peak(2 * n * weights + 2 * head + attention, t.seconds),
            .limit = policy_,
-           .spread = t.spread});
+           .spread = t.spread,
+           .operations = (2 * n * weights + 2 * head + attention) / t.seconds,
+           .bytes = bytes / t.seconds});
     }
   }
 
   void decode() {
-    const double weights = static_cast<double>(self_layers().bytes + size_of(model().language_model.lm_head).bytes);
+    const Size layers = self_layers(), head = size_of(model().language_model.lm_head);
+    const double weights = static_cast<double>(layers.bytes + head.bytes);
     for (const std::size_t depth : arguments_.depths) {
       fill(depth);
       const Timing t = time([&] { forward(1, depth); });
@@ -251,7 +310,11 @@ class Bench {
            .unit = "tokens/s",
            .share = (weights + cached) / t.seconds / limits_.read,
            .limit = "read",
-           .spread = t.spread});
+           .spread = t.spread,
+           .operations = (2 * static_cast<double>(layers.elements + head.elements) +
+                          4.0 * Text::hidden * static_cast<double>(Shape::self_layers * (depth + 1))) /
+                         t.seconds,
+           .bytes = (weights + cached) / t.seconds});
     }
   }
   /// Positions that no prompt was computed for: their keys and values are random.
@@ -269,53 +332,50 @@ class Bench {
     cache_.advance(depth);
   }
 
-  /// The largest matrix of the first text layer, alone, for a few numbers of rows.
+  /// A large matrix of each format that the model's layers are stored in, for a few numbers of rows.
   void products() {
-    const auto& weight = model().language_model.model.layers.self[0].mlp.up_proj.weight.weights;
-    for (const std::size_t rows : {std::size_t{1}, std::size_t{4}, std::size_t{512}}) {
-      constexpr std::size_t in = Text::hidden, out = Text::inner;
-      std::vector<float> x(rows * in), y(rows * out);
-      std::mt19937 random(1);
-      std::normal_distribution<float> normal;
-      for (float& number : x) number = normal(random);
-      const Timing t = time([&] {
-        mllama::kernels::matmul(ctx_, mllama::Matrix<const float>{x.data(), rows, in, in}, weight, {},
-                                mllama::Matrix<float>{y.data(), rows, out, out});
-      });
-      const double flops = 2.0 * in * out * static_cast<double>(rows);
-      const double read = static_cast<double>(weight.bytes()) / t.seconds / limits_.read;
-      const std::optional<double> peak = of_peak(flops, t.seconds);
-      const bool reads = rows == 1 || !peak || read > *peak;
-      add({.bench = concat("mm ", rows, "x", in, "x", out),
-           .value = flops / t.seconds / giga,
-           .unit = "GF/s",
-           .share = reads ? read : peak,
-           .limit = reads ? "read" : policy_,
-           .error = error_of(weight, x, y, rows),
-           .spread = t.spread});
-    }
+    std::set<std::string_view> seen;
+    const auto measure = [&](const auto& weights) {
+      if (!weights.loaded()) return;
+      const auto name = mllama::with_format(weights, []<class F>(const mllama::Weights<F>&) { return F::name; });
+      if (!seen.insert(name).second) return;
+      for (const std::size_t rows : {1, 4, 8, 512}) add(kernels_.product(weights, rows));
+    };
+    measure(model().language_model.model.layers.self[0].mlp.up_proj.weight.weights);
+    measure(model().vision_model.transformer.layers[0].mlp.fc1.weight.weights);
+    measure(model().multi_modal_projector.weight.weights);
+    measure(model().language_model.lm_head.weight.weights);
   }
-  template <class F>
-  static double error_of(const mllama::Weights<F>& weights, const std::vector<float>& x, const std::vector<float>& y,
-                         std::size_t rows) {
-    constexpr std::size_t in = Text::hidden, out = Text::inner, step = out / 16 == 0 ? 1 : out / 16;
-    std::vector<float> decoded(in);
-    double square = 0, error = 0;
-    for (std::size_t o = 0; o < out; o += step) {
-      mllama::with_format(weights, [&](const auto& w) { w.decode(o * in, decoded); });
-      for (std::size_t r = 0; r < rows; r += 1 + rows / 8) {
-        double exact = 0;
-        for (std::size_t i = 0; i < in; ++i) exact += double{x[r * in + i]} * double{decoded[i]};
-        error += (exact - double{y[r * out + o]}) * (exact - double{y[r * out + o]});
-        square += exact * exact;
-      }
+
+  /// The kernels that know no policy.
+  void kernels() {
+    constexpr std::size_t positions = Vision::tiles * mllama::VisionShape<Vision>::padded,
+                          tokens = mllama::VisionShape<Vision>::image_tokens;
+    constexpr mllama::kernels::Heads text{Text::heads, Text::kv_heads, Shape::head_dim};
+    constexpr mllama::kernels::Heads vision{Vision::heads, Vision::heads, Vision::hidden / Vision::heads};
+    if (arguments_.wants("attn")) {
+      for (const std::size_t depth : arguments_.depths) add(kernels_.attention("decode", text, 1, depth + 1, true));
+      for (const std::size_t length : arguments_.prompts) add(kernels_.attention("prompt", text, length, length, true));
+      add(kernels_.attention("cross", text, 1, tokens, false));
+      add(kernels_.attention("vision", vision, positions, positions, false));
     }
-    return std::sqrt(error / square);
+    if (arguments_.wants("norm")) {
+      add(kernels_.rms_norm(Text::hidden));
+      add(kernels_.layer_norm(Vision::hidden));
+    }
+    if (arguments_.wants("rope")) add(kernels_.rope(Text::hidden, Shape::head_dim));
+    if (arguments_.wants("softmax")) add(kernels_.softmax(tokens));
+    if (arguments_.wants("act")) {
+      add(kernels_.template activation<typename Vision::activation>(Vision::inner));
+      add(kernels_.template gated_activation<typename Text::activation>(Text::inner));
+    }
+    if (arguments_.wants("embed")) add(kernels_.embedding(model().language_model.model.embed_tokens.weight.weights));
   }
 
   const Arguments& arguments_;
   Ctx ctx_;
   support::Limits limits_;
+  support::KernelBenchmarks<Ctx> kernels_;
   std::unique_ptr<const mllama::Pretrained<Model>> loaded_;
   std::string policy_;
   std::vector<Measurement> measurements_;
@@ -323,12 +383,21 @@ class Bench {
   std::vector<std::int32_t> ids_, positions_;
 };
 
+void write(const std::string& path, const std::string& text) {
+  mllama::OutputFile file(path);
+  file.write(std::as_bytes(std::span(text)));
+  file.commit();
+}
+
 void run(const Arguments& arguments) {
   arguments.check();
   const support::Style style = arguments.style();
   using Choices = mllama::JoinModels<mllama::models::ModelList, mllama::ReleasedModels>;
   mllama::with_model_of(arguments.model, Choices{}, [&]<class Model>(std::type_identity<Model>) {
-    const std::string table = support::table_of(Bench<Model>(arguments).run(), style);
+    Bench<Model> bench(arguments);
+    const std::string table = support::table_of(bench.run(), style);
+    if (!arguments.plot.empty()) write(arguments.plot, bench.roofline());
+    if (!arguments.trace.empty()) write(arguments.trace, bench.trace());
     if (std::fputs(table.c_str(), stdout) < 0 || std::fflush(stdout) != 0)
       throw mllama::file_error("standard output: cannot write");
   });
@@ -342,7 +411,9 @@ int main(int argc, char** argv) {
   app.add_option(
          "STAGE", arguments.stages,
          "load, img (a photo of 12 megapixels to tiles), tok (a megabyte of text), enc (vision model), xkv (keys and values of a "
-         "picture), pp (prompts), tg (tokens one by one), mm (one matrix product); default: all")
+         "picture), pp (prompts), tg (tokens one by one), and kernels alone: mm (products with weights), attn, norm, rope, "
+         "softmax, act, "
+         "embed; default: all")
       ->type_name("");
   app.add_option("--model", arguments.model, "folder as Hugging Face saves it; default: the small one that comes along");
   app.add_option("--policy", arguments.policies, "f32, int16, int8; default: all three")->delimiter(',');
@@ -352,6 +423,13 @@ int main(int argc, char** argv) {
   app.add_option("--depth", arguments.depths, "positions in the cache before a token; default: 0,1024")
       ->delimiter(',')
       ->check(CLI::Range(0, 131072));
+  app.add_option("--tiles", arguments.tiles, "of pictures to encode; default: from one to all")
+      ->delimiter(',')
+      ->check(CLI::Range(1, 64));
+  app.add_option("--plot", arguments.plot, "also draw a roofline, SVG")->type_name("FILE");
+  app.add_option("--trace", arguments.trace,
+                 "also write when each thread computed what, for a prompt and three tokens; Chrome's format")
+      ->type_name("FILE");
   app.add_option("--threads", arguments.threads, "0: all");
   app.add_option("--seconds", arguments.seconds, "to spend on each line at least, if three runs take less; default: 2")
       ->check(CLI::Range(0.0, 3600.0));

@@ -9,11 +9,12 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include <mllama/core/check.hpp>
 
-#include "summary.hpp"
+#include "stopwatch.hpp"
 
 /// What benchmarks found, and how it is printed.
 
@@ -29,6 +30,7 @@ struct Measurement {
   std::string limit = {};             ///< what stands in the way: `read`, or a kind of arithmetic
   std::optional<double> error = {};   ///< against float64, relative to the norm
   std::optional<double> spread = {};  ///< (longest - shortest) / median of the times
+  double operations = 0, bytes = 0;   ///< a second, for plots: computed, and moved from and to memory at least; 0: not known
 };
 
 /// Median of the seconds that something takes, and their spread if it ran several times.
@@ -38,22 +40,26 @@ struct Timing {
 };
 
 /// Runs once, then at least three times, until `budget` seconds are over. What takes longer than five budgets runs once; its spread
-/// is not known.
-template <class Run>
-[[nodiscard]] Timing time_of(double budget, Run&& run) {
+/// is not known. Before each run, `prepare` is called, whose time does not count.
+template <class Run, class Prepare>
+[[nodiscard]] Timing time_of(double budget, Run&& run, Prepare&& prepare) {
   constexpr std::size_t least = 3, most = 1000;
-  const Stopwatch first;
-  run();
-  if (const double once = first.seconds(); budget > 0 && once > 5 * budget) return {once, std::nullopt};
-  std::vector<double> seconds;
-  for (const Stopwatch all; seconds.size() < least || (all.seconds() < budget && seconds.size() < most);) {
-    const Stopwatch one;
+  const auto one = [&] {
+    prepare();
+    const Stopwatch watch;
     run();
-    seconds.push_back(one.seconds());
-  }
+    return watch.seconds();
+  };
+  if (const double first = one(); budget > 0 && first > 5 * budget) return {first, std::nullopt};
+  std::vector<double> seconds;
+  for (const Stopwatch all; seconds.size() < least || (all.seconds() < budget && seconds.size() < most);) seconds.push_back(one());
   std::ranges::sort(seconds);
   const double median = seconds[seconds.size() / 2];
   return {median, median > 0 ? (seconds.back() - seconds.front()) / median : 0};
+}
+template <class Run>
+[[nodiscard]] Timing time_of(double budget, Run&& run) {
+  return time_of(budget, std::forward<Run>(run), [] {});
 }
 
 enum class Style { md, csv, json };

@@ -11,7 +11,7 @@
 #include <mllama/kernels/matmul.hpp>
 #include <mllama/kernels/simd/batch.hpp>
 
-#include "summary.hpp"
+#include "stopwatch.hpp"
 
 /// What this machine can do, measured: what shares in benchmarks are of.
 

@@ -4,7 +4,6 @@
 #include <sys/resource.h>
 
 #include <array>
-#include <chrono>
 #include <cstddef>
 #include <cstdio>
 #include <string>
@@ -13,16 +12,9 @@
 #include <mllama/core/check.hpp>
 #include <mllama/generate/chat.hpp>
 
+#include "stopwatch.hpp"
+
 namespace support {
-
-/// Seconds since it was made.
-class Stopwatch {
- public:
-  [[nodiscard]] double seconds() const { return std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count(); }
-
- private:
-  std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
-};
 
 /// The most memory that the program has used so far, in bytes; what has been read of mapped files counts.
 inline std::size_t peak_memory() {

@@ -153,7 +153,12 @@ struct Tap {
   std::size_t index = no_index;
 };
 
-/// An observer is called with a tap and a view of what is there.
+namespace detail {
+template <class Observer>
+concept WatchesParts = requires(Observer& observer) { observer.part("function", "file", 0U, [] {}); };
+}  // namespace detail
+
+/// An observer is called with a tap and a view of what is there. It may have a member `part`, see Context::parallel.
 template <Backend B = cpu<>, class Observer = NoObserver>
 class Context {
  public:
@@ -197,10 +202,18 @@ class Context {
     return Tensor<T, Axes...>(workspace_, lengths);
   }
 
-  /// Runs `body(begin, end, worker)` over [0, count) on all threads; see ThreadPool::parallel_for.
+  /// Runs `body(begin, end, worker)` over [0, count) on all threads; see ThreadPool::parallel_for. An observer that has a member
+  /// `part` is given each thread's part to run, and the names of the function and of the file that ask for it.
   template <class Body>
-  void parallel(std::size_t count, std::size_t grain, Body&& body) {
-    threads_.parallel_for(count, grain, std::forward<Body>(body));
+  void parallel(std::size_t count, std::size_t grain, Body&& body, [[maybe_unused]] const char* function = __builtin_FUNCTION(),
+                [[maybe_unused]] const char* file = __builtin_FILE()) {
+    if constexpr (detail::WatchesParts<Observer>) {
+      threads_.parallel_for(count, grain, [&](std::size_t begin, std::size_t end, unsigned worker) {
+        observer_.part(function, file, worker, [&] { body(begin, end, worker); });
+      });
+    } else {
+      threads_.parallel_for(count, grain, std::forward<Body>(body));
+    }
   }
 
  private:

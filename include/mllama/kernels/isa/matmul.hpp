@@ -18,7 +18,7 @@ template <class Arch, class Compute, class Ctx, class F>
 bool multiply_by_instruction_set(Ctx& ctx, Matrix<const float> x, const Weights<F>& w, const Epilogue& epilogue, Matrix<float> y) {
   // Only what may be chosen is compiled. Dot products of integers make a difference to integers only.
   constexpr auto chosen = [](InstructionSet set) { return !arch::is_pinned<Arch> || Arch::instruction_set == set; };
-  constexpr bool integers = !std::same_as<Compute, F32> && !DenseFormat<F>;
+  [[maybe_unused]] constexpr bool integers = !std::same_as<Compute, F32> && !DenseFormat<F>;
   switch (ctx.instruction_set()) {
 #if MLLAMA_HAS_X86_BODIES
     case InstructionSet::avx_vnni:
