@@ -129,6 +129,7 @@ class Bench {
       if (arguments_.wants("mm")) products();
     }
     policy_.clear();
+    ctx_.precision(mllama::Precision::f32);
     kernels();
     return measurements_;
   }
@@ -347,29 +348,33 @@ class Bench {
     measure(model().language_model.lm_head.weight.weights);
   }
 
-  /// The kernels that know no policy.
+  /// The kernels that know no policy; all compute in float32.
   void kernels() {
     constexpr std::size_t positions = Vision::tiles * mllama::VisionShape<Vision>::padded,
                           tokens = mllama::VisionShape<Vision>::image_tokens;
     constexpr mllama::kernels::Heads text{Text::heads, Text::kv_heads, Shape::head_dim};
     constexpr mllama::kernels::Heads vision{Vision::heads, Vision::heads, Vision::hidden / Vision::heads};
+    const auto add_exact = [&](Measurement measurement) {
+      measurement.policy = concat("f32 ", support::Backend::name);
+      add(std::move(measurement));
+    };
     if (arguments_.wants("attn")) {
-      for (const std::size_t depth : arguments_.depths) add(kernels_.attention("decode", text, 1, depth + 1, true));
-      for (const std::size_t length : arguments_.prompts) add(kernels_.attention("prompt", text, length, length, true));
-      add(kernels_.attention("cross", text, 1, tokens, false));
-      add(kernels_.attention("vision", vision, positions, positions, false));
+      for (const std::size_t depth : arguments_.depths) add_exact(kernels_.attention("decode", text, 1, depth + 1, true));
+      for (const std::size_t length : arguments_.prompts) add_exact(kernels_.attention("prompt", text, length, length, true));
+      add_exact(kernels_.attention("cross", text, 1, tokens, false));
+      add_exact(kernels_.attention("vision", vision, positions, positions, false));
     }
     if (arguments_.wants("norm")) {
-      add(kernels_.rms_norm(Text::hidden));
-      add(kernels_.layer_norm(Vision::hidden));
+      add_exact(kernels_.rms_norm(Text::hidden));
+      add_exact(kernels_.layer_norm(Vision::hidden));
     }
-    if (arguments_.wants("rope")) add(kernels_.rope(Text::hidden, Shape::head_dim));
-    if (arguments_.wants("softmax")) add(kernels_.softmax(tokens));
+    if (arguments_.wants("rope")) add_exact(kernels_.rope(Text::hidden, Shape::head_dim));
+    if (arguments_.wants("softmax")) add_exact(kernels_.softmax(tokens));
     if (arguments_.wants("act")) {
-      add(kernels_.template activation<typename Vision::activation>(Vision::inner));
-      add(kernels_.template gated_activation<typename Text::activation>(Text::inner));
+      add_exact(kernels_.template activation<typename Vision::activation>(Vision::inner));
+      add_exact(kernels_.template gated_activation<typename Text::activation>(Text::inner));
     }
-    if (arguments_.wants("embed")) add(kernels_.embedding(model().language_model.model.embed_tokens.weight.weights));
+    if (arguments_.wants("embed")) add_exact(kernels_.embedding(model().language_model.model.embed_tokens.weight.weights));
   }
 
   const Arguments& arguments_;

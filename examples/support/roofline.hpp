@@ -75,7 +75,7 @@ inline std::string_view first_word(std::string_view text) { return text.substr(0
 }  // namespace detail
 
 /// An SVG. Each line of the table that has operations and bytes is a dot in the colour of its policy, with the number that the key
-/// gives to its name.
+/// gives to its name; dots of the same line that lie together share it.
 [[nodiscard]] inline std::string roofline_of(const std::vector<Measurement>& measurements, const Limits& limits,
                                              std::string_view machine) {
   using detail::digits;
@@ -129,10 +129,12 @@ inline std::string_view first_word(std::string_view text) { return text.substr(0
   const double middle = std::sqrt(slope_begin * slope_end);
   svg.text(x.at(middle) - 8, y.at(middle * limits.read) - 8, mllama::concat("read ", digits("%.1f", limits.read / 1e9), " GB/s"),
            "middle", "text", tilt * 180 / 3.14159265358979323846);
+  double aside = right;  // names of roofs that lie near each other must not meet
   for (const Roof& roof : roofs) {
     svg.line(x.at(std::max(slope_begin, roof.operations / limits.read)), y.at(roof.operations), right, y.at(roof.operations),
              "roof");
-    svg.text(right, y.at(roof.operations) - 5, mllama::concat(roof.name, ' ', digits("%.0f", roof.operations / 1e9)), "end");
+    svg.text(aside, y.at(roof.operations) - 5, mllama::concat(roof.name, ' ', digits("%.0f", roof.operations / 1e9)), "end");
+    aside -= 75;
   }
 
   // A number goes to the nearest free place around its dot.
@@ -148,6 +150,13 @@ inline std::string_view first_word(std::string_view text) { return text.substr(0
     const auto known = std::ranges::find(names, points[i].bench);
     const auto number = static_cast<std::size_t>(known - names.begin()) + 1;
     if (known == names.end()) names.push_back(points[i].bench);
+    svg.dot(dots[i].x, dots[i].y, 4, policy);
+    const auto beside = [&](std::size_t other) {  // a dot of the same line that has its number already
+      return points[other].bench == points[i].bench && std::hypot(dots[other].x - dots[i].x, dots[other].y - dots[i].y) < 16;
+    };
+    bool numbered = false;
+    for (std::size_t other = 0; other < i; ++other) numbered = numbered || beside(other);
+    if (numbered) continue;
     Place best = dots[i];
     for (int ring = 0; ring < 6 * 12; ++ring) {
       const double angle = (ring % 12) * 0.5235987755982988, radius = 13 + 9 * (ring / 12);
@@ -158,7 +167,6 @@ inline std::string_view first_word(std::string_view text) { return text.substr(0
     }
     taken.push_back(best);
     svg.line(dots[i].x, dots[i].y, best.x, best.y, "lead");
-    svg.dot(dots[i].x, dots[i].y, 4, policy);
     svg.text(best.x, best.y + 4, mllama::concat(number), "middle", "small");
   }
 

@@ -87,9 +87,9 @@ class Trace {
     if (recording_ && !spans.empty() && spans.back().end < 0) spans.back().end = clock_.seconds();
   }
 
-  /// `matmul.hpp multiply`; a lambda has no name of its own.
+  /// `multiply (matmul.hpp)`, without the arguments of templates; a lambda has no name of its own.
   static std::string name_of(const Part& part) {
-    const std::string_view file(part.file), function(part.function);
+    const std::string_view file(part.file), whole(part.function), function = whole.substr(0, whole.find('<'));
     const std::string_view base = file.substr(file.rfind('/') + 1);
     return function.starts_with("operator") ? std::string(base) : mllama::concat(function, " (", base, ')');
   }
