@@ -7,7 +7,7 @@
 
 #include <mllama/layers/visibility.hpp>
 
-#include "limits.hpp"
+#include "../../examples/support/probes.hpp"
 
 namespace {
 
@@ -32,7 +32,7 @@ void attention(benchmark::State& state) {
     benchmark::DoNotOptimize(out.data());
     benchmark::ClobberMemory();
   }
-  const auto& limits = mllama_bench::limits();
+  const auto& limits = support::limits_of_one_thread();
   const double pairs = static_cast<double>(rows) * (static_cast<double>(keys) - (causal ? static_cast<double>(rows - 1) / 2 : 0));
   const double runs = static_cast<double>(state.iterations());
   const double flops = 4.0 * pairs * static_cast<double>(width) * runs;
@@ -40,8 +40,8 @@ void attention(benchmark::State& state) {
   using benchmark::Counter;
   state.counters["B/s"] = Counter(bytes, Counter::kIsRate);
   state.counters["flop/s"] = Counter(flops, Counter::kIsRate);
-  state.counters["of_read"] = Counter(bytes / limits.bytes_per_second, Counter::kIsRate);
-  state.counters["of_fma"] = Counter(flops / limits.flops_per_second, Counter::kIsRate);
+  state.counters["of_read"] = Counter(bytes / limits.read, Counter::kIsRate);
+  state.counters["of_fma"] = Counter(flops / limits.floats, Counter::kIsRate);
 }
 
 }  // namespace

@@ -11,7 +11,7 @@
 
 #include <mllama/kernels/matmul.hpp>
 
-#include "limits.hpp"
+#include "../../examples/support/probes.hpp"
 
 namespace {
 
@@ -91,7 +91,7 @@ void matmul(benchmark::State& state) {
     benchmark::DoNotOptimize(y.data());
     benchmark::ClobberMemory();
   }
-  const auto& limits = mllama_bench::limits();
+  const auto& limits = support::limits_of_one_thread();
   const double runs = static_cast<double>(state.iterations()), bytes = static_cast<double>(w.weights.bytes()) * runs;
   const double weights = static_cast<double>(in * out) * runs, flops = 2 * static_cast<double>(rows) * weights;
   using benchmark::Counter;
@@ -99,15 +99,15 @@ void matmul(benchmark::State& state) {
   state.counters["B/s"] = Counter(bytes, Counter::kIsRate);
   state.counters["weights/s"] = Counter(weights, Counter::kIsRate);
   state.counters["flop/s"] = Counter(flops, Counter::kIsRate);
-  state.counters["of_read"] = Counter(bytes / limits.bytes_per_second, Counter::kIsRate);
-  state.counters["of_fma"] = Counter(flops / limits.flops_per_second, Counter::kIsRate);
+  state.counters["of_read"] = Counter(bytes / limits.read, Counter::kIsRate);
+  state.counters["of_fma"] = Counter(flops / limits.floats, Counter::kIsRate);
   state.counters["error"] = error_of(w.weights, x, y);
 }
 
 void limits(benchmark::State& state) {
-  for (auto _ : state) benchmark::DoNotOptimize(mllama_bench::limits());
-  state.counters["B/s"] = mllama_bench::limits().bytes_per_second;
-  state.counters["flop/s"] = mllama_bench::limits().flops_per_second;
+  for (auto _ : state) benchmark::DoNotOptimize(support::limits_of_one_thread());
+  state.counters["B/s"] = support::limits_of_one_thread().read;
+  state.counters["flop/s"] = support::limits_of_one_thread().floats;
 }
 
 void shapes(benchmark::internal::Benchmark* bench) {

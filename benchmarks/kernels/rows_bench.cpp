@@ -11,7 +11,7 @@
 #include <mllama/kernels/rope.hpp>
 #include <mllama/kernels/softmax.hpp>
 
-#include "limits.hpp"
+#include "../../examples/support/probes.hpp"
 
 namespace {
 
@@ -32,7 +32,7 @@ void run(benchmark::State& state, int passes, Kernel&& kernel) {
   const double bytes = static_cast<double>(x.size() * sizeof(float)) * passes * static_cast<double>(state.iterations());
   using benchmark::Counter;
   state.counters["B/s"] = Counter(bytes, Counter::kIsRate);
-  state.counters["of_read"] = Counter(bytes / mllama_bench::limits().bytes_per_second, Counter::kIsRate);
+  state.counters["of_read"] = Counter(bytes / support::limits_of_one_thread().read, Counter::kIsRate);
 }
 
 template <class B>

@@ -222,7 +222,7 @@ def run(given):
         if name.startswith("llama/") and not given.llama_python:
             continue
         begin = time.perf_counter()
-        command = [sys.executable, __file__, *sys.argv[1:], "--part", name]
+        command = [*given.wrap.split(), sys.executable, __file__, *sys.argv[1:], "--part", name]
         done = subprocess.run(command, stdout=subprocess.PIPE, text=True, env={**os.environ, **environment}, check=False)
         print(f"{name}: {time.perf_counter() - begin:.0f} s", file=sys.stderr, flush=True)
         if done.returncode != 0:
@@ -282,6 +282,7 @@ if __name__ == "__main__":
     verb.add_argument("--depth", type=int, default=4096)
     verb.add_argument("--steps", type=int, default=4)
     verb.add_argument("--only", nargs="+", help="parts whose names begin so")
+    verb.add_argument("--wrap", default="", help="a command to run each part with")
     verb.add_argument("--part", help=argparse.SUPPRESS)
     verb.set_defaults(do=run)
     verb = verbs.add_parser("table")

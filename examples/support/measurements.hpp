@@ -29,7 +29,7 @@ struct Measurement {
   std::optional<double> share = {};   ///< of `limit`
   std::string limit = {};             ///< what stands in the way: `read`, or a kind of arithmetic
   std::optional<double> error = {};   ///< against float64, relative to the norm
-  std::optional<double> spread = {};  ///< (longest - shortest) / median of the times
+  std::optional<double> spread = {};  ///< of the times, without the shortest and the longest tenth: (longest - shortest) / median
   double operations = 0, bytes = 0;   ///< a second, for plots: computed, and moved from and to memory at least; 0: not known
 };
 
@@ -55,7 +55,8 @@ template <class Run, class Prepare>
   for (const Stopwatch all; seconds.size() < least || (all.seconds() < budget && seconds.size() < most);) seconds.push_back(one());
   std::ranges::sort(seconds);
   const double median = seconds[seconds.size() / 2];
-  return {median, median > 0 ? (seconds.back() - seconds.front()) / median : 0};
+  const std::size_t tenth = seconds.size() / 10;  // a thread that others displaced once says nothing of a thousand runs
+  return {median, median > 0 ? (seconds[seconds.size() - 1 - tenth] - seconds[tenth]) / median : 0};
 }
 template <class Run>
 [[nodiscard]] Timing time_of(double budget, Run&& run) {

@@ -159,4 +159,13 @@ template <class Ctx>
   return limits;
 }
 
+/// Of one thread, measured once.
+[[nodiscard]] inline const Limits& limits_of_one_thread() {
+  static const Limits limits = [] {
+    mllama::Context<> ctx(1);
+    return measure_limits(ctx);
+  }();
+  return limits;
+}
+
 }  // namespace support

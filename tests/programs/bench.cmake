@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
-# cmake -D program=BENCH -P bench.cmake
+# cmake -D program=BENCH -D folder=DIR -P bench.cmake
 #
-# What `bench` prints, not how fast anything is: every stage, in the three styles.
+# What `bench` prints and writes into DIR, not how fast anything is: every stage, in the three styles.
 
 function(bench)
   execute_process(COMMAND "${program}" --seconds 0 ${ARGN} RESULT_VARIABLE status OUTPUT_VARIABLE out ERROR_VARIABLE err)
@@ -15,7 +15,9 @@ function(holds)
   endif()
 endfunction()
 
-bench(--prompt 5 --depth 3 --threads 2 -o json)
+file(REMOVE_RECURSE "${folder}")
+file(MAKE_DIRECTORY "${folder}")
+bench(--prompt 5 --depth 3 --threads 2 --plot "${folder}/roofline.svg" --trace "${folder}/trace.json" -o json)
 holds(status EQUAL 0 AND NOT err)
 string(JSON count ERROR_VARIABLE problem LENGTH "${out}")
 holds(NOT problem)
@@ -27,18 +29,45 @@ foreach(i RANGE ${last})
     holds(NOT problem)
   endforeach()
   holds(value GREATER 0)
-  holds(threads EQUAL 2)
+  if(bench MATCHES "^(img|tok)")
+    holds(threads EQUAL 1)
+  else()
+    holds(threads EQUAL 2)
+  endif()
+  if(bench MATCHES "^(mm|attn|rms|layer|rope|softmax|gelu|silu|embed)")  # kernels alone: all is known of them
+    holds(share GREATER 0 AND limit MATCHES "^(read|f32|int16|int8)$" AND error LESS 0.05 AND spread GREATER_EQUAL 0)
+  endif()
   list(APPEND benches "${bench}")
 endforeach()
-foreach(name load "img 4000x3000" "tok 1 MB" "enc 4 tiles" xkv "pp 5" "tg at 3" "mm 1x128x256" "mm 512x128x256")
+foreach(name load "img 4000x3000" "tok 1 MB" "enc 1 tile" "enc 4 tiles" xkv "pp 5" "tg at 3" "mm 1x128x256 NF4" "mm 512x128x256 NF4"
+        "mm 8x128x640 BF16" "attn decode 1x4" "attn prompt 5x5" "attn cross 1x148" "attn vision 160x160" "rms_norm 131072x128"
+        "layer_norm 131072x128" "rope 131072x128" "softmax 113359x148" "gelu 43690x384" "silu x up 65536x256" "embed 512x128 BF16")
   list(FIND benches "${name}" at)
   if(at EQUAL -1)
     message(SEND_ERROR "${name} is not in ${benches}")
   endif()
 endforeach()
 
+# The plot has the roofs and a dot of each policy; the trace stages, layers and both threads.
+file(READ "${folder}/roofline.svg" svg)
+foreach(part "<svg " "read [0-9.]+ GB/s" "class=\"int8\"" "prefers-color-scheme: dark" "attn decode 1x4" "</svg>\n$")
+  if(NOT svg MATCHES "${part}")
+    message(SEND_ERROR "the plot has no ${part}")
+  endif()
+endforeach()
+file(READ "${folder}/trace.json" trace)
+string(JSON count ERROR_VARIABLE problem LENGTH "${trace}" traceEvents)
+holds(NOT problem AND count GREATER 100)
+foreach(part "prompt of 5" "token 3" "layer 4" "head" "[a-z_]+ [(][a-z_]+[.]hpp[)]" "thread 1" "\"tid\": 3, \"ts\": [0-9]+[.][0-9][0-9][0-9], \"dur\": [0-9]+[.][0-9]")
+  if(NOT trace MATCHES "${part}")
+    message(SEND_ERROR "the trace has no ${part}")
+  endif()
+endforeach()
+bench(embed --plot "${folder}/nowhere/roofline.svg")
+holds(status EQUAL 1 AND NOT out AND err MATCHES "^bench: [^\n]*nowhere/roofline.svg: cannot write[^\n]*\n$")
+
 bench(mm --policy int8 -o csv)
-holds(status EQUAL 0 AND out MATCHES "^bench,policy,threads,value,unit,share,limit,error,spread\n.*\nmm 1x128x256,int8 [a-z0-9+]+,")
+holds(status EQUAL 0 AND out MATCHES "^bench,policy,threads,value,unit,share,limit,error,spread\n.*\nmm 1x128x256 NF4,int8 [a-z0-9+]+,")
 bench(tg --policy f32 --depth 0)
 holds(status EQUAL 0 AND out MATCHES "^[|] bench +[|] policy .*\n[|] tg at 0 +[|] f32 " AND NOT out MATCHES "pp")
 
@@ -46,8 +75,9 @@ macro(refused message)
   bench(${ARGN})
   holds(status EQUAL 1 AND NOT out AND err MATCHES "^bench: ${message}[^\n]*\n$")
 endmacro()
-refused("STAGE: expected load, img, tok, enc, xkv, pp, tg or mm, found ww" ww)
+refused("STAGE: expected load, img, tok, enc, xkv, pp, tg, mm, attn, norm, rope, softmax, act or embed, found ww" ww)
 refused("--policy: expected f32, int16 or int8, found bf16" mm --policy bf16)
 refused("--output: expected md, csv or json, found xml" mm -o xml)
 refused("--depth: " tg --depth -1)
+refused("--tiles: " enc --tiles 0)
 refused("[^\n]*/nothing/config.json: " tg --model /nothing)

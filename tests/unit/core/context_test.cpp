@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <concepts>
 #include <cstddef>
 #include <cstdlib>
@@ -27,6 +28,16 @@ struct Watcher {
   template <class V>
   void operator()(Tap tap, const V& view) {
     seen->emplace_back(std::string(tap.name), view.size());
+  }
+};
+
+/// Notes for each worker who asked for its part.
+struct Parts {
+  std::vector<std::string>* seen;
+  template <class Run>
+  void part(const char* function, const char* file, unsigned worker, Run&& run) {
+    run();
+    seen[worker].push_back(concat(function, ' ', std::string_view(file).substr(std::string_view(file).rfind('/') + 1)));
   }
 };
 
@@ -69,6 +80,20 @@ TEST_CASE("an observer sees what is tapped; without one a tap costs nothing") {
     Workspace workspace;
   };
   static_assert(sizeof(Context<>) == sizeof(Members), "no observer takes no room");
+}
+
+TEST_CASE("an observer may run the parts of parallel regions") {
+  std::vector<std::string> seen[3];
+  Context<cpu<>, Parts> ctx(3, Parts{seen});
+  std::vector<int> done(100, 0);
+  ctx.parallel(done.size(), 10, [&](std::size_t begin, std::size_t end, unsigned worker) {
+    for (std::size_t i = begin; i < end; ++i) done[i] += static_cast<int>(worker) + 1;
+  });
+  CHECK(std::count(done.begin(), done.end(), 0) == 0);
+  for (unsigned worker = 0; worker < 3; ++worker) {
+    REQUIRE(seen[worker].size() == 1);
+    CHECK(seen[worker][0].ends_with(" context_test.cpp"));
+  }
 }
 
 TEST_CASE("tensors of a context come from its workspace") {
