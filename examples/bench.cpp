@@ -322,12 +322,11 @@ class Bench {
   void fill(std::size_t depth) {
     cache_.truncate(0);
     cache_.reserve(depth + 1);
-    std::mt19937 random(1);
-    std::normal_distribution<float> normal;
+    const std::vector<float> numbers = support::normals(std::size_t{1} << 20U);  // and again from the beginning
     for (std::size_t layer = 0; layer < Shape::self_layers; ++layer) {
-      for (std::size_t i = 0; i < depth * Shape::kv_width; ++i) {
-        cache_.keys(layer)[i] = normal(random);
-        cache_.values(layer)[i] = normal(random);
+      for (float* const to : {cache_.keys(layer), cache_.values(layer)}) {
+        for (std::size_t done = 0, all = depth * Shape::kv_width; done < all; done += numbers.size())
+          std::copy_n(numbers.data(), std::min(numbers.size(), all - done), to + done);
       }
     }
     cache_.advance(depth);
