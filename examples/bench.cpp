@@ -339,7 +339,8 @@ class Bench {
       if (!weights.loaded()) return;
       const auto name = mllama::with_format(weights, []<class F>(const mllama::Weights<F>&) { return F::name; });
       if (!seen.insert(name).second) return;
-      for (const std::size_t rows : {1, 4, 8, 512}) add(kernels_.product(weights, rows));
+      for (const std::size_t rows : {std::size_t{1}, std::size_t{4}, std::size_t{8}, std::size_t{512}})
+        add(kernels_.product(weights, rows));
     };
     measure(model().language_model.model.layers.self[0].mlp.up_proj.weight.weights);
     measure(model().vision_model.transformer.layers[0].mlp.fc1.weight.weights);
