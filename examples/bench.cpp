@@ -335,17 +335,24 @@ class Bench {
   /// A large matrix of each format that the model's layers are stored in, for a few numbers of rows.
   void products() {
     std::set<std::string_view> seen;
-    const auto measure = [&](const auto& weights) {
-      if (!weights.loaded()) return;
-      const auto name = mllama::with_format(weights, []<class F>(const mllama::Weights<F>&) { return F::name; });
+    const auto measure = [&]<class F>(const std::vector<const mllama::Weights<F>*>& matrices) {
+      const mllama::Weights<F>& first = *matrices.front();
+      if (!first.loaded()) return;
+      const auto name = mllama::with_format(first, []<class G>(const mllama::Weights<G>&) { return G::name; });
       if (!seen.insert(name).second) return;
       for (const std::size_t rows : {std::size_t{1}, std::size_t{4}, std::size_t{8}, std::size_t{512}})
-        add(kernels_.product(weights, rows));
+        add(kernels_.product(matrices, rows));
     };
-    measure(model().language_model.model.layers.self[0].mlp.up_proj.weight.weights);
-    measure(model().vision_model.transformer.layers[0].mlp.fc1.weight.weights);
-    measure(model().multi_modal_projector.weight.weights);
-    measure(model().language_model.lm_head.weight.weights);
+    const auto of_layers = [](const auto& layers, auto&& matrix) {
+      std::vector<decltype(&matrix(layers[0]).weight.weights)> matrices;
+      for (const auto& layer : layers) matrices.push_back(&matrix(layer).weight.weights);
+      return matrices;
+    };
+    const auto& text = model().language_model;
+    measure(of_layers(text.model.layers.self, [](const auto& layer) -> const auto& { return layer.mlp.up_proj; }));
+    measure(of_layers(model().vision_model.transformer.layers, [](const auto& layer) -> const auto& { return layer.mlp.fc1; }));
+    measure(std::vector{&model().multi_modal_projector.weight.weights});
+    measure(std::vector{&text.lm_head.weight.weights});
   }
 
   /// The kernels that know no policy; all compute in float32.

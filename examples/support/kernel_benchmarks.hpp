@@ -60,17 +60,20 @@ class KernelBenchmarks {
  public:
   KernelBenchmarks(Ctx& ctx, const Limits& limits, double seconds) : ctx_(ctx), limits_(limits), seconds_(seconds) {}
 
-  /// `rows` rows times stored weights.
+  /// `rows` rows times one of some matrices of the same shape after the other, so that they come from memory as in a model.
   template <class F>
-  [[nodiscard]] Measurement product(const mllama::Weights<F>& any, std::size_t rows) {
-    return mllama::with_format(any, [&]<class G>(const mllama::Weights<G>& weights) {
+  [[nodiscard]] Measurement product(const std::vector<const mllama::Weights<F>*>& matrices, std::size_t rows) {
+    return mllama::with_format(*matrices.front(), [&]<class G>(const mllama::Weights<G>& weights) {
       const std::size_t in = weights.columns, out = weights.rows;
       const std::vector<float> x = normals(rows * in);
       std::vector<float> y(rows * out);
-      const Timing t = time([&] {
-        mllama::kernels::matmul(ctx_, mllama::Matrix<const float>{x.data(), rows, in, in}, weights, {},
+      const auto multiply = [&](const mllama::Weights<F>& w) {
+        mllama::kernels::matmul(ctx_, mllama::Matrix<const float>{x.data(), rows, in, in}, w, {},
                                 mllama::Matrix<float>{y.data(), rows, out, out});
-      });
+      };
+      std::size_t next = 0;
+      const Timing t = time([&] { multiply(*matrices[next++ % matrices.size()]); });
+      multiply(*matrices.front());
       RelativeError error;
       std::vector<float> decoded(in);
       for (std::size_t o = 0; o < out; o += std::max<std::size_t>(1, out / 16)) {
@@ -240,7 +243,7 @@ class KernelBenchmarks {
             .bytes = bytes / t.seconds};
   }
 
-  /// So many that no cache holds them.
+  /// So many that the caches of most processors do not hold them.
   static std::size_t rows_of(std::size_t width) { return std::max<std::size_t>(1, (std::size_t{16} << 20U) / width); }
 
   /// A kernel that passes over rows once, from x to y, or over y alone, which is a copy of x each time. `operations`: per element,

@@ -126,7 +126,7 @@ inline std::string_view first_word(std::string_view text) { return text.substr(0
   svg.line(x.at(slope_begin), y.at(slope_begin * limits.read), x.at(slope_end), y.at(slope_end * limits.read), "roof");
   const double tilt =
       std::atan2(y.at(slope_end * limits.read) - y.at(slope_begin * limits.read), x.at(slope_end) - x.at(slope_begin));
-  const double middle = std::sqrt(slope_begin * slope_end);
+  const double middle = slope_begin * std::pow(slope_end / slope_begin, 0.2);
   svg.text(x.at(middle) - 8, y.at(middle * limits.read) - 8, mllama::concat("read ", digits("%.1f", limits.read / 1e9), " GB/s"),
            "middle", "text", tilt * 180 / 3.14159265358979323846);
   double aside = right;  // names of roofs that lie near each other must not meet
