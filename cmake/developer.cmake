@@ -6,7 +6,7 @@ target_link_libraries(mllama_developer INTERFACE mllama::mllama)
 target_compile_options(mllama_developer INTERFACE
   -Wall -Wextra -Wpedantic -Wconversion -Wsign-conversion -Wshadow
   $<$<CXX_COMPILER_ID:GNU>:-fmax-errors=5 -fconcepts-diagnostics-depth=2 -Wno-restrict>  # GCC 12 sees overlaps inside std::string
-  $<$<CXX_COMPILER_ID:GNU>:-Wno-error=maybe-uninitialized -Wno-error=array-bounds>  # false alarms that come and go with -march
+  $<$<CXX_COMPILER_ID:GNU>:-Wno-maybe-uninitialized -Wno-array-bounds>  # false alarms that come and go with -march
   $<$<CXX_COMPILER_ID:Clang>:-ferror-limit=5>
   $<$<BOOL:${MLLAMA_NATIVE}>:-march=native>)
 target_compile_definitions(mllama_developer INTERFACE $<$<BOOL:${MLLAMA_NATIVE}>:MLLAMA_NATIVE>)

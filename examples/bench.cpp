@@ -45,7 +45,7 @@ constexpr std::array<std::string_view, 14> stages{"load", "img",  "tok",  "enc",
 
 struct Arguments {
   std::vector<std::string> stages;
-  std::string model = MLLAMA_POCKET "/model-nf4", output = "md";
+  std::string model = MLLAMA_POCKET "/model-nf4", output = "md", kv = "f32";
   std::vector<std::string> policies{"f32", "int16", "int8"};
   std::vector<std::size_t> prompts{64, 512}, depths{0, 1024}, tiles;
   std::string plot, trace;  ///< files
@@ -64,6 +64,7 @@ struct Arguments {
       });
     }
     for (const std::string& policy : policies) static_cast<void>(support::precision_of(policy, "--policy"));
+    static_cast<void>(support::key_format_of(kv));
   }
   [[nodiscard]] support::Style style() const {
     const auto known = output == "md" || output == "csv" || output == "json";
@@ -111,6 +112,7 @@ class Bench {
   std::vector<Measurement> run() {
     const auto load = [&] { return std::make_unique<const mllama::Pretrained<Model>>(mllama::load<Model>(arguments_.model)); };
     loaded_ = load();
+    cache_ = mllama::KeyValueCache<Text>(support::key_format_of(arguments_.kv));
     if (arguments_.wants("load")) {
       const Timing time = support::time_of(0, [&] { static_cast<void>(load()); });
       add({.bench = "load", .value = 1e3 * time.seconds, .unit = "ms", .spread = time.spread});
@@ -305,7 +307,9 @@ class Bench {
     for (const std::size_t depth : arguments_.depths) {
       fill(depth);
       const Timing t = time([&] { forward(1, depth); });
-      const double cached = 2.0 * sizeof(float) * Shape::kv_width * static_cast<double>(Shape::self_layers * depth);
+      const double cached =
+          depth == 0 ? 0
+                     : static_cast<double>(cache_.bytes()) * static_cast<double>(depth) / static_cast<double>(cache_.capacity());
       add({.bench = concat("tg at ", depth),
            .value = 1 / t.seconds,
            .unit = "tokens/s",
@@ -324,9 +328,10 @@ class Bench {
     cache_.reserve(depth + 1);
     const std::vector<float> numbers = support::normals(std::size_t{1} << 20U);  // and again from the beginning
     for (std::size_t layer = 0; layer < Shape::self_layers; ++layer) {
-      for (float* const to : {cache_.keys(layer), cache_.values(layer)}) {
-        for (std::size_t done = 0, all = depth * Shape::kv_width; done < all; done += numbers.size())
-          std::copy_n(numbers.data(), std::min(numbers.size(), all - done), to + done);
+      for (mllama::kernels::KeptKeys* const to : {&cache_.keys(layer), &cache_.values(layer)}) {
+        const std::size_t some = numbers.size() / Shape::kv_width;
+        for (std::size_t done = 0; done < depth; done += some)
+          to->write(Shape::keys, done, std::min(some, depth - done), numbers.data());
       }
     }
     cache_.advance(depth);
@@ -429,6 +434,7 @@ int main(int argc, char** argv) {
       ->type_name("");
   app.add_option("--model", arguments.model, "folder as Hugging Face saves it; default: the small one that comes along");
   app.add_option("--policy", arguments.policies, "f32, int16, int8; default: all three")->delimiter(',');
+  app.add_option("--kv", arguments.kv, "how keys and values are kept: f32, bf16, f16 or int8; default: f32");
   app.add_option("--prompt", arguments.prompts, "lengths of prompts; default: 64,512")
       ->delimiter(',')
       ->check(CLI::Range(1, 131072));

@@ -35,6 +35,7 @@ support::Summary converse(const support::Arguments& arguments, const support::Te
   support::Summary summary;
   mllama::Context<support::Backend, support::Progress> ctx(arguments.threads, support::Progress(terminal));
   ctx.precision(support::precision_of(arguments.precision));
+  ctx.key_format(support::key_format_of(arguments.kv));
   support::Progress& progress = ctx.observer();
   support::Output output;
 

@@ -22,7 +22,7 @@
 namespace {
 
 struct Arguments {
-  std::string model, inputs, out, profile = std::string(mllama::profile::meta::name), precision = "f32";
+  std::string model, inputs, out, profile = std::string(mllama::profile::meta::name), precision = "f32", kv = "f32";
   std::vector<std::string> adapters;
   unsigned threads = 0;
 };
@@ -30,6 +30,7 @@ struct Arguments {
 void run(const Arguments& arguments) {
   const mllama::Numerics numerics = support::numerics_of(arguments.profile);
   const mllama::Precision precision = support::precision_of(arguments.precision);
+  const mllama::KeyFormat key_format = support::key_format_of(arguments.kv);
   using Choices = mllama::AdaptedModels<mllama::JoinModels<mllama::models::ModelList, mllama::ReleasedModels>>;
   mllama::with_model_of(arguments.model, Choices{}, [&]<class Model>(std::type_identity<Model>) {
     const auto weights = mllama::load_weights<Model>(arguments.model);
@@ -37,7 +38,8 @@ void run(const Arguments& arguments) {
     mllama::Context ctx(arguments.threads);
     support::write_stderr(support::add_adapters(adapters, weights, arguments.adapters, ctx));
     const mllama::InputFile inputs(arguments.inputs);
-    const auto outputs = mllama::run_logits<support::Backend>(*weights.model, inputs, numerics, arguments.threads, precision);
+    const auto outputs =
+        mllama::run_logits<support::Backend>(*weights.model, inputs, numerics, arguments.threads, precision, key_format);
     std::vector<mllama::FileTensor> tensors;
     for (const mllama::NamedTensor& output : outputs) {
       tensors.push_back({output.name, mllama::Dtype::F32, output.shape, std::as_bytes(std::span(output.values))});
@@ -62,6 +64,7 @@ int main(int argc, char** argv) {
   app.add_option("--profile", arguments.profile,
                  "numerics: meta, transformers_4_45, transformers_4_55, transformers_4_56 or meta_rows");
   app.add_option("--precision", arguments.precision, "of products with quantised weights: f32, int16 or int8");
+  app.add_option("--kv", arguments.kv, "how keys and values are kept: f32, bf16, f16 or int8");
   app.add_option("--threads", arguments.threads, "0: all");
   return support::run(app, argc, argv, [&] { run(arguments); });
 }

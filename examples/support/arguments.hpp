@@ -52,7 +52,7 @@ struct Arguments {
   std::vector<std::string> adapters;  ///< DIR or DIR=SCALE
   std::vector<std::string> pictures;  ///< files
   std::string prompt;                 ///< empty: the first question comes from stdin
-  std::string system, profile = "meta", precision = "int16";
+  std::string system, profile = "meta", precision = "int16", kv = "f32";
   bool chat = false, greedy = false, no_picture = false, quiet = false;
   std::optional<double> temperature, top_p, min_p, repetition_penalty;
   std::optional<int> top_k;
@@ -191,6 +191,9 @@ inline void declare(CLI::App& app, Arguments& arguments, std::vector<std::string
   app.add_option("--precision", arguments.precision,
                  "of products with quantised weights: f32 (exact), int16 (default: nearly so, faster) or int8 (fastest)")
       ->type_name("P")
+      ->group(output);
+  app.add_option("--kv", arguments.kv, "how keys and values are kept: f32 (default), bf16, f16 or int8, for less memory")
+      ->type_name("F")
       ->group(output);
   app.add_flag("--no-picture", arguments.no_picture, "do not draw pictures in the terminal")->group(output);
   app.add_flag("-q,--quiet", arguments.quiet, "nothing but the answer: no picture, progress or timings")->group(output);

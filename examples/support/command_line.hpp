@@ -65,6 +65,14 @@ inline mllama::Precision precision_of(const std::string& name, std::string_view 
   return *precision;
 }
 
+/// Errors:  input_error if there is no format of this name.
+inline mllama::KeyFormat key_format_of(const std::string& name) {
+  const auto format = mllama::key_format_of(name);
+  mllama::check(format.has_value(),
+                [&] { return mllama::Fault{.field = "--kv", .expected = "f32, bf16, f16 or int8", .found = name}; });
+  return *format;
+}
+
 /// The processor, in the arithmetic that the user asks for.
 using Backend = mllama::cpu<mllama::arch::native, mllama::AnyPrecision>;
 

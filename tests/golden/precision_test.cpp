@@ -75,7 +75,57 @@ void check_precisions() {
               worst_int8);
 }
 
+/// Keys and values in other formats, against the same in float32.
+template <class Model>
+void check_key_formats() {
+  namespace fs = std::filesystem;
+  using B = mllama::cpu<>;
+  const std::string folder = mllama::concat(MLLAMA_TEST_DATA "/golden/models/", Model::name);
+  const auto weighted = mllama::load_weights<Model>(folder);
+  struct Format {
+    mllama::KeyFormat format;
+    const char* name;
+    double most, worst = 0;
+  };
+  Format formats[]{
+      {mllama::KeyFormat::bf16, "bf16", 1e-2}, {mllama::KeyFormat::f16, "f16", 2e-3}, {mllama::KeyFormat::int8, "int8", 2e-2}};
+  std::size_t compared = 0;
+  for (const auto& file : fs::directory_iterator(folder + "/cases")) {
+    const std::string path = file.path().string();
+    if (path.ends_with(".expected.safetensors")) continue;
+    CAPTURE(path);
+    const mllama::InputFile inputs(path);
+    const auto run = [&](mllama::KeyFormat format, unsigned threads) {
+      return mllama::run_logits<B>(*weighted.model, inputs, Model::numerics, threads, Precision::f32, format);
+    };
+    const Outputs exact = run(mllama::KeyFormat::f32, 1);
+    for (Format& format : formats) {
+      CAPTURE(format.name);
+      const Outputs found = run(format.format, 1);
+      CHECK(mllama_test::same_bits(found, run(format.format, 3)));
+      for (std::size_t i = 0; i < exact.size(); ++i) {
+        if (!exact[i].name.ends_with("logits")) continue;
+        CAPTURE(exact[i].name);
+        const double error = relative_error(found[i], exact[i]);
+        CHECK(error > 0);  // it is another format
+        CHECK(error <= format.most);
+        format.worst = std::max(format.worst, error);
+        ++compared;
+      }
+    }
+  }
+  CHECK(compared > 0);
+  std::printf("%-12s error of logits with keys and values in", std::string(Model::name).c_str());
+  for (const Format& format : formats) std::printf(" %s: %.1e", format.name, format.worst);
+  std::printf("\n");
+}
+
 }  // namespace
+
+TEST_CASE("keys and values in other formats change logits by less than they may") {
+  check_key_formats<mllama::models::Nf4Plain>();
+  check_key_formats<mllama::models::Nf4Nested>();
+}
 
 TEST_CASE("products in integers change logits of 4-bit models by less than they may") {
   check_precisions<mllama::models::Nf4Plain>();

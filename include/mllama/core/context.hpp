@@ -106,6 +106,18 @@ struct AnyPrecision {
   return std::nullopt;
 }
 
+/// How keys and values are kept between forward passes: see Context::key_format. Half, half and a quarter of the memory of float32,
+/// of which int8 has a scale for each position and head.
+enum class KeyFormat : unsigned char { f32, bf16, f16, int8 };
+
+[[nodiscard]] constexpr std::optional<KeyFormat> key_format_of(std::string_view name) {
+  if (name == "f32") return KeyFormat::f32;
+  if (name == "bf16") return KeyFormat::bf16;
+  if (name == "f16") return KeyFormat::f16;
+  if (name == "int8") return KeyFormat::int8;
+  return std::nullopt;
+}
+
 /// Back ends are tags. A kernel's body is chosen by overload: the tag of a better back end inherits from the one it falls back to.
 struct reference {
   static constexpr std::string_view name = "reference";
@@ -184,6 +196,10 @@ class Context {
     precision_ = precision;
   }
 
+  /// How conversations and pictures that begin from now on keep their keys and values: in float32 unless it is set.
+  [[nodiscard]] KeyFormat key_format() const noexcept { return key_format_; }
+  void key_format(KeyFormat format) noexcept { key_format_ = format; }
+
   /// The instruction set of matrix products, and what to call it.
   [[nodiscard]] InstructionSet instruction_set() const noexcept { return instruction_set_; }
   [[nodiscard]] std::string_view body_name() const noexcept {
@@ -219,6 +235,7 @@ class Context {
  private:
   InstructionSet instruction_set_ = detail::instruction_set_of<B>();
   Precision precision_ = Precision::f32;
+  KeyFormat key_format_ = KeyFormat::f32;
   ThreadPool threads_;
   Workspace workspace_;
   [[no_unique_address]] Observer observer_;

@@ -159,7 +159,8 @@ struct NamedTensor {
 /// Errors:   input_error
 template <Backend B = cpu<>, class Model>
 [[nodiscard]] std::vector<NamedTensor> run_logits(const Model& model, const InputFile& file, const Numerics& numerics,
-                                                  unsigned threads = 0, [[maybe_unused]] Precision precision = Precision::f32) {
+                                                  unsigned threads = 0, [[maybe_unused]] Precision precision = Precision::f32,
+                                                  KeyFormat key_format = KeyFormat::f32) {
   using Vision = typename Model::Vision;
   using Text = typename Model::Text;
   const PaddedInputs& in = file.inputs();
@@ -167,6 +168,7 @@ template <Backend B = cpu<>, class Model>
   file.check_pixels<Vision>();
   Context<B, Recorder> ctx(threads, Recorder{{"vision_output", "cross_attention_states", "hidden_states"}});
   if constexpr (requires { ctx.precision(precision); }) ctx.precision(precision);
+  ctx.key_format(key_format);
   std::vector<NamedTensor> outputs;
 
   PaddedRun<Model> run(model, numerics);

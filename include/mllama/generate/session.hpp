@@ -28,7 +28,7 @@ class Session {
   using Picture = mllama::Picture<Model>;
 
   Session(const Model& model, Ctx& ctx, const Numerics& numerics = Model::numerics)
-      : model_(&model), ctx_(&ctx), numerics_(numerics) {}
+      : model_(&model), ctx_(&ctx), numerics_(numerics), cache_(ctx.key_format()) {}
 
   /// Makes room, so that no step up to this length allocates.
   void reserve(std::size_t positions) {

@@ -7,6 +7,7 @@
 
 #include <mllama/core/context.hpp>
 #include <mllama/core/tensor.hpp>
+#include <mllama/kernels/keys.hpp>
 
 /// Scaled dot-product attention over the keys that each query may see.
 
@@ -15,8 +16,7 @@ namespace mllama::kernels {
 /// Keys and values that lie together: a cache, or one picture. Keys and values of one position are `kv_heads · head_dim` wide.
 /// Attention runs over several blocks as if they were one: pictures keep their keys where they are.
 struct KeyBlock {
-  const float* keys = nullptr;
-  const float* values = nullptr;
+  KeyRows keys, values;
   std::size_t count = 0;
 };
 
@@ -41,6 +41,7 @@ struct Visibility {
 /// Heads of an attention; query head h reads key/value head `h / (heads / kv_heads)`.
 struct Heads {
   std::size_t heads = 0, kv_heads = 0, head_dim = 0;
+  [[nodiscard]] constexpr KeyShape keys() const noexcept { return {kv_heads, head_dim}; }
 };
 
 }  // namespace mllama::kernels

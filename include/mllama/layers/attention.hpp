@@ -40,9 +40,9 @@ struct MultiHeadAttention {
 
 /// Rows of one sequence in a packed batch, and its keys and values so far in one layer.
 struct CachedRows {
-  std::size_t first = 0, count = 0;          ///< rows of the batch
-  std::size_t past = 0;                      ///< positions that the cache holds
-  float *keys = nullptr, *values = nullptr;  ///< (past + count at least, kv_heads · head_dim); keys after their rotation
+  std::size_t first = 0, count = 0;                      ///< rows of the batch
+  std::size_t past = 0;                                  ///< positions that the cache holds
+  kernels::KeptKeys *keys = nullptr, *values = nullptr;  ///< with room for past + count; keys after their rotation
 };
 
 /// Causal self-attention of packed sequences with rotary positions, grouped key/value heads and a cache.
@@ -75,11 +75,11 @@ struct SelfAttention {
     auto mixed = ctx.template tensor<float, Tokens, Dim<N>>({x.rows()});
     kernels::rope(ctx, angles, q);
     kernels::rope(ctx, angles, k);
-    constexpr std::size_t width = kv_width;
+    constexpr kernels::KeyShape shape{KvHeadCount, head_dim};
     for (const CachedRows& rows : sequences) {
-      std::copy_n(k[rows.first].data(), rows.count * width, rows.keys + rows.past * width);
-      std::copy_n(v[rows.first].data(), rows.count * width, rows.values + rows.past * width);
-      const kernels::KeyBlock block{rows.keys, rows.values, rows.past + rows.count};
+      rows.keys->write(shape, rows.past, rows.count, k[rows.first].data());
+      rows.values->write(shape, rows.past, rows.count, v[rows.first].data());
+      const kernels::KeyBlock block{*rows.keys, *rows.values, rows.past + rows.count};
       const VisibilityTables visible = see_the_past(rows.past, rows.count, Window, ctx);
       kernels::attention(ctx, {HeadCount, KvHeadCount, head_dim}, q.view().slice(rows.first, rows.count), {&block, 1}, visible,
                          mixed.view().slice(rows.first, rows.count));

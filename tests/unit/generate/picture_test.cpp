@@ -37,8 +37,8 @@ TEST_CASE("a picture's keys and values are those of its tiles, empty ones being 
     const auto expected = encoded(*random.model, tiles, Tiny::numerics, ctx);
     CHECK(found->tiles == (ratio == 1 ? 1 : 2));
     for (std::size_t layer = 0; layer < found->layers.size(); ++layer) {
-      CHECK(same(found->layers[layer].keys.flat(), expected->layers[layer].keys.flat()));
-      CHECK(same(found->layers[layer].values.flat(), expected->layers[layer].values.flat()));
+      CHECK(same(mllama_test::keys_of(*found, layer), mllama_test::keys_of(*expected, layer)));
+      CHECK(same(mllama_test::values_of(*found, layer), mllama_test::values_of(*expected, layer)));
     }
   }
 }

@@ -65,18 +65,24 @@ Sets all(std::size_t rows, std::size_t keys) {
 }
 
 template <class B>
-std::vector<float> attend(const Heads& heads, const Grid& q, const std::vector<Block>& blocks, const Sets& sets,
+std::vector<float> attend(const Heads& heads, const Grid& q, const std::vector<KeyBlock>& views, const Sets& sets,
                           unsigned threads = 2) {
-  std::vector<KeyBlock> views;
-  for (const Block& block : blocks) {
-    views.push_back({block.keys.data(), block.values.data(), block.keys.size() / (heads.kv_heads * heads.head_dim)});
-  }
   const std::size_t rows = q.matrix().rows;
   Grid out(rows, heads.heads * heads.head_dim, 1, 99);
   Context<B> ctx(threads);
   kernels::attention(ctx, heads, q.matrix(), views, sets.view(), out.matrix());
   for (std::size_t r = 0; r <= rows; ++r) CHECK(out.memory()[r * (heads.heads * heads.head_dim + 1)] == 99);
   return out.elements();
+}
+
+template <class B>
+std::vector<float> attend(const Heads& heads, const Grid& q, const std::vector<Block>& blocks, const Sets& sets,
+                          unsigned threads = 2) {
+  std::vector<KeyBlock> views;
+  for (const Block& block : blocks) {
+    views.push_back({block.keys.data(), block.values.data(), block.keys.size() / (heads.kv_heads * heads.head_dim)});
+  }
+  return attend<B>(heads, q, views, sets, threads);
 }
 
 double error_of(const Heads& heads, const Grid& q, const std::vector<Block>& blocks, const Sets& sets) {
@@ -102,6 +108,37 @@ TEST_CASE("heads of every size and grouping, rows of every number") {
         const std::vector<Block> blocks{Block(random, heads, rows)};
         const Grid q(random, rows, heads.heads * dim, rows % 3);
         CHECK(error_of(heads, q, blocks, causal(rows)) <= attention_tolerance);
+      }
+    }
+  }
+}
+
+TEST_CASE("keys and values in every format, several blocks of them") {
+  Random random(7);
+  const KeyFormat formats[]{KeyFormat::f32, KeyFormat::bf16, KeyFormat::f16, KeyFormat::int8};
+  for (const std::size_t dim : std::initializer_list<std::size_t>{1, 5, 16, 33, 128}) {
+    for (const Heads& heads : {Heads{4, 4, dim}, Heads{8, 2, dim}}) {
+      for (const std::size_t rows : std::initializer_list<std::size_t>{1, 3, 40}) {
+        std::vector<kernels::KeptKeys> kept;
+        std::vector<KeyBlock> blocks;
+        Sets sets;
+        for (std::size_t b = 0; b < 4; ++b) {  // keys in one format, values in another
+          const std::size_t count = 61 + 3 * b;
+          for (const KeyFormat format : {formats[b], formats[(b + rows) % 4]}) {
+            const auto numbers = random.normals(count * heads.keys().width());
+            kept.emplace_back(format, heads.keys(), count).write(heads.keys(), 0, count, numbers.data());
+          }
+          blocks.push_back({kept[2 * b], kept[2 * b + 1], count});
+        }
+        for (std::size_t r = 0; r < rows; ++r)
+          sets.add_row({{0, 0, 61}, {1, 2, 64}, {2, 0, static_cast<std::uint32_t>(1 + r)}, {3, 9, 70}});
+        const Grid q(random, rows, heads.heads * dim, rows % 3);
+        CAPTURE(dim);
+        CAPTURE(rows);
+        const auto found = attend<Simd>(heads, q, blocks, sets);
+        CHECK(relative_error(found, attend<reference>(heads, q, blocks, sets)) <= attention_tolerance);
+        CHECK(same_bits(found, attend<Simd>(heads, q, blocks, sets, 1)));
+        CHECK(same_bits(found, attend<Simd>(heads, q, blocks, sets, 3)));
       }
     }
   }
@@ -250,5 +287,5 @@ TEST_CASE("scores far apart neither overflow nor lose the largest") {
 
 TEST_CASE("no rows") {
   const Heads heads{1, 1, 4};
-  CHECK(attend<Simd>(heads, Grid(0, 4), {}, Sets{}).empty());
+  CHECK(attend<Simd>(heads, Grid(0, 4), std::vector<Block>{}, Sets{}).empty());
 }

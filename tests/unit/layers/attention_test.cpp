@@ -39,7 +39,7 @@ States attend(const Global& attention, const States& x) {
 
 /// Keys and values of a sequence of up to 16 rows.
 struct Cache {
-  std::vector<float> keys = std::vector<float>(16 * kv_heads * head_dim), values = keys;
+  kernels::KeptKeys keys{KeyFormat::f32, {kv_heads, head_dim}, 16}, values{KeyFormat::f32, {kv_heads, head_dim}, 16};
   std::size_t past = 0;
 };
 
@@ -53,7 +53,7 @@ States attend(const Attention& attention, View<const float, Tokens, Dim<width>> 
   std::vector<CachedRows> sequences;
   std::vector<std::int32_t> positions;
   for (const auto& [cache, count] : parts) {
-    sequences.push_back({positions.size(), count, cache->past, cache->keys.data(), cache->values.data()});
+    sequences.push_back({positions.size(), count, cache->past, &cache->keys, &cache->values});
     for (std::size_t r = 0; r < count; ++r) positions.push_back(static_cast<std::int32_t>(cache->past + r));
     cache->past += count;
   }
@@ -109,8 +109,8 @@ TEST_CASE("grouped heads are heads with the same keys and values") {
   repeated.o_proj = random.model->o_proj;
   const auto x = random_rows<Tokens, width>(6, seed);
   Cache cache;
-  cache.keys.resize(16 * width);
-  cache.values.resize(16 * width);
+  cache.keys = kernels::KeptKeys(KeyFormat::f32, {heads, head_dim}, 16);
+  cache.values = kernels::KeptKeys(KeyFormat::f32, {heads, head_dim}, 16);
   CHECK(difference(attend(repeated, x, {{&cache, 6}}).flat(), attend_alone(*random.model, x).flat()) < reordered);
 }
 

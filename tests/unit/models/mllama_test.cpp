@@ -61,13 +61,13 @@ TEST_CASE("a picture") {
     CHECK(encoded.tiles == 1);
     CHECK(encoded.tile_positions == 5);
     for (std::size_t layer = 0; layer < encoded.layers.size(); ++layer) CHECK(encoded.block(layer).count == 10);
-    CHECK_FALSE(same(encoded.layers[0].keys.flat(), encoded.layers[1].keys.flat()));
+    CHECK_FALSE(same(keys_of(encoded, 0), keys_of(encoded, 1)));
   }
   SUBCASE("is other keys and values in other profiles") {
     RandomPicture picture(seed);
     const Picture meta = model.encode(picture.tiles(), profile::meta::numerics, ctx),
                   released = model.encode(picture.tiles(), profile::transformers_4_56::numerics, ctx);
-    CHECK(difference(meta.layers[0].keys.flat(), released.layers[0].keys.flat()) > 1e-3);
+    CHECK(difference(keys_of(meta, 0), keys_of(released, 0)) > 1e-3);
   }
 }
 

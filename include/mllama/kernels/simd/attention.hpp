@@ -12,6 +12,7 @@
 
 #include <mllama/kernels/attention.hpp>
 #include <mllama/kernels/simd/batch.hpp>
+#include <mllama/kernels/simd/decode.hpp>
 
 #if MLLAMA_HAS_XSIMD
 namespace mllama::kernels {
@@ -68,10 +69,42 @@ void add_values(const float* values, std::size_t stride, std::size_t count, cons
   unroll<Elements>([&](auto i) { unroll<Vectors>([&](auto v) { sums[i][v].store_aligned(out + i * lanes + v * B::size); }); });
 }
 
-/// Rows of a tile of keys or values side by side, which is nearer than where they lie: the rows of a head are a power of two apart
-/// more often than not, and fall into the same few sets of the first-level cache.
-inline void gather_rows(const float* from, std::size_t stride, std::size_t rows, std::size_t dim, float* to) {
-  for (std::size_t r = 0; r < rows; ++r, from += stride, to += dim) std::copy_n(from, dim, to);
+/// The rows [first, first + rows) of a head of keys or values side by side, in float32, which is nearer than where they lie: they are a
+/// power of two apart more often than not, and fall into the same few sets of the first-level cache.
+inline void gather_rows(const KeyRows& from, const KeyShape& shape, std::size_t head, std::size_t first, std::size_t rows,
+                        float* to) {
+  const std::size_t stride = shape.width(), dim = shape.dim, begin = first * stride + head * dim;
+  const auto each = [&](const auto* row, auto&& decode) {
+    row += begin;
+    for (std::size_t r = 0; r < rows; ++r, row += stride, to += dim) decode(row, r);
+  };
+  switch (from.format) {
+    case KeyFormat::f32:
+      return each(from.as<float>(), [&](const float* row, std::size_t) { std::copy_n(row, dim, to); });
+    case KeyFormat::bf16:
+      return each(from.as<std::uint16_t>(), [&](const std::uint16_t* row, std::size_t) {
+        decode_run(Weights<BF16>{row, 1, dim}, 0, dim, to);
+      });
+    case KeyFormat::f16:
+      return each(from.as<std::uint16_t>(), [&](const std::uint16_t* row, std::size_t) {
+        decode_run(Weights<F16>{row, 1, dim}, 0, dim, to);
+      });
+    case KeyFormat::int8:
+      return each(from.as<std::int8_t>(), [&](const std::int8_t* row, std::size_t r) {
+        const float scale = from.scales[(first + r) * shape.heads + head];
+        for (std::size_t i = 0; i < dim; ++i) to[i] = static_cast<float>(row[i]) * scale;
+      });
+  }
+}
+
+/// Asks for the rows [first, first + rows) of a head, which are short pieces far apart that processors do not foresee.
+inline void prefetch_rows(const KeyRows& of, const KeyShape& shape, std::size_t head, std::size_t first, std::size_t rows) {
+  constexpr std::size_t line = 64;
+  const std::size_t width = element_bytes(of.format), stride = shape.width() * width, bytes = shape.dim * width;
+  const std::byte* row = of.as<std::byte>() + first * stride + head * bytes;
+  for (std::size_t r = 0; r < rows; ++r, row += stride) {
+    for (std::size_t i = 0; i < bytes; i += line) __builtin_prefetch(row + i);
+  }
 }
 
 /// The keys [begin, end) of a block; begin == end: none.
@@ -128,11 +161,6 @@ struct AttentionTask {
   }
 };
 
-inline void prefetch_row(const float* row, std::size_t dim) {
-  constexpr std::size_t line = 64 / sizeof(float);
-  for (std::size_t i = 0; i < dim; i += line) __builtin_prefetch(row + i);
-}
-
 /// Queries in the lanes of `Vectors` vectors, and what has been found for them.
 template <class Arch, std::size_t Vectors>
 class AttentionPart {
@@ -157,14 +185,14 @@ class AttentionPart {
     std::fill_n(most_, lanes, hidden);
   }
 
-  /// Adds a tile of keys and values, whose rows are `stride` apart.
-  void add(const KeyRange& range, const float* keys, const float* values, std::size_t stride) {
+  /// Adds a tile of keys and values, whose rows are the strides apart.
+  void add(const KeyRange& range, const float* keys, std::size_t key_stride, const float* values, std::size_t value_stride) {
     const std::size_t count = range.end - range.begin;
     if (!sees_any(range)) return;
-    score(keys, stride, count);
+    score(keys, key_stride, count);
     hide(range);
     weigh(count);
-    add_all_values(values, stride, count);
+    add_all_values(values, value_stride, count);
   }
 
   /// Stores what the queries have found.
@@ -265,7 +293,8 @@ template <class Arch>
 template <class Arch, std::size_t Vectors, std::size_t Parts>
 void attend(const AttentionTask& task, std::size_t first, std::size_t count, float* scratch) {
   using Part = AttentionPart<Arch, Vectors>;
-  const std::size_t dim = task.heads.head_dim, stride = task.heads.kv_heads * dim;
+  const KeyShape shape = task.heads.keys();
+  const std::size_t dim = shape.dim;
   std::array<std::optional<Part>, Parts> parts;
   for (std::size_t p = 0; p * Part::lanes < count; ++p) {
     parts[p].emplace(task, first + p * Part::lanes, std::min(Part::lanes, count - p * Part::lanes), scratch);
@@ -275,24 +304,26 @@ void attend(const AttentionTask& task, std::size_t first, std::size_t count, flo
   for (KeyRange range = task.next_keys(first_row, last_row, 0, 0); range.begin < range.end;
        range = task.next_keys(first_row, last_row, range.block, range.end)) {
     const KeyBlock& block = task.blocks[range.block];
-    const std::size_t offset = range.begin * stride + task.kv_head * dim, keys = range.end - range.begin;
-    const float *tile_keys = block.keys + offset, *tile_values = block.values + offset;
-    std::size_t tile_stride = stride;
+    const std::size_t keys = range.end - range.begin;
     if constexpr (Vectors == 1) {
-      // Rows of one head are short pieces far apart, which processors do not foresee.
-      for (std::size_t row = 0; row < keys; ++row) prefetch_row(tile_values + row * stride, dim);
+      prefetch_rows(block.values, shape, task.kv_head, range.begin, keys);
       const std::size_t ahead = std::min<std::size_t>(AttentionTile::keys, block.count - range.end);
-      for (std::size_t row = 0; row < ahead; ++row) prefetch_row(tile_keys + (keys + row) * stride, dim);
-    } else {  // a single vector of queries uses every number once: where it lies
-      float *const near_keys = scratch, *const near_values = scratch + keys * dim;
-      gather_rows(tile_keys, stride, keys, dim, near_keys);
-      gather_rows(tile_values, stride, keys, dim, near_values);
-      tile_keys = near_keys;
-      tile_values = near_values;
-      tile_stride = dim;
+      prefetch_rows(block.keys, shape, task.kv_head, range.end, ahead);
     }
+    // A single vector of queries uses every number once: where it lies, if it can.
+    const auto rows_of = [&](const KeyRows& rows, float* near) -> const float* {
+      if (Vectors == 1 && rows.format == KeyFormat::f32) {
+        return rows.as<float>() + range.begin * shape.width() + task.kv_head * dim;
+      }
+      gather_rows(rows, shape, task.kv_head, range.begin, keys, near);
+      return near;
+    };
+    const float* const tile_keys = rows_of(block.keys, scratch);
+    const float* const tile_values = rows_of(block.values, scratch + keys * dim);
+    const std::size_t key_stride = tile_keys == scratch ? dim : shape.width();
+    const std::size_t value_stride = tile_values == scratch + keys * dim ? dim : shape.width();
     for (auto& part : parts) {
-      if (part) part->add(range, tile_keys, tile_values, tile_stride);
+      if (part) part->add(range, tile_keys, key_stride, tile_values, value_stride);
     }
   }
   for (const auto& part : parts) {

@@ -28,6 +28,7 @@ template <class C>
 struct TextShape {
   static constexpr int head_dim = C::hidden / C::heads;
   static constexpr int kv_width = C::kv_heads * head_dim;
+  static constexpr kernels::KeyShape keys{C::kv_heads, head_dim};
   static constexpr std::size_t cross_layers = C::cross.size();
   static constexpr std::size_t self_layers = static_cast<std::size_t>(C::layers) - cross_layers;
 
@@ -57,6 +58,10 @@ class KeyValueCache {
  public:
   using Shape = TextShape<C>;
 
+  explicit KeyValueCache(KeyFormat format = KeyFormat::f32) {
+    for (Layer& layer : layers_) layer = {kernels::KeptKeys(format), kernels::KeptKeys(format)};
+  }
+
   /// Positions held.
   [[nodiscard]] std::size_t length() const noexcept { return length_; }
   [[nodiscard]] std::size_t capacity() const noexcept { return capacity_; }
@@ -66,10 +71,8 @@ class KeyValueCache {
     if (positions <= capacity_) return;
     const std::size_t capacity = std::max(positions, 2 * capacity_);
     for (Layer& layer : layers_) {
-      Layer grown{TokenRows({capacity}), TokenRows({capacity})};
-      std::copy_n(layer.keys.data(), length_ * Shape::kv_width, grown.keys.data());
-      std::copy_n(layer.values.data(), length_ * Shape::kv_width, grown.values.data());
-      layer = std::move(grown);
+      layer.keys.reserve(Shape::keys, capacity, length_);
+      layer.values.reserve(Shape::keys, capacity, length_);
     }
     capacity_ = capacity;
   }
@@ -79,13 +82,18 @@ class KeyValueCache {
   /// Called by the model when all layers have stored `count` more positions.
   void advance(std::size_t count) noexcept { length_ += count; }
 
-  [[nodiscard]] float* keys(std::size_t layer) noexcept { return layers_[layer].keys.data(); }
-  [[nodiscard]] float* values(std::size_t layer) noexcept { return layers_[layer].values.data(); }
+  [[nodiscard]] kernels::KeptKeys& keys(std::size_t layer) noexcept { return layers_[layer].keys; }
+  [[nodiscard]] kernels::KeptKeys& values(std::size_t layer) noexcept { return layers_[layer].values; }
+
+  [[nodiscard]] std::size_t bytes() const noexcept {
+    std::size_t sum = 0;
+    for (const Layer& layer : layers_) sum += layer.keys.bytes() + layer.values.bytes();
+    return sum;
+  }
 
  private:
-  using TokenRows = Tensor<float, Tokens, Dim<Shape::kv_width>>;
   struct Layer {
-    TokenRows keys, values;
+    kernels::KeptKeys keys, values;
   };
   std::array<Layer, Shape::self_layers> layers_;
   std::size_t length_ = 0, capacity_ = 0;
@@ -97,14 +105,21 @@ template <class C>
 struct EncodedImage {
   using Shape = TextShape<C>;
   struct Layer {
-    Tensor<float, ImageTokens, Dim<Shape::kv_width>> keys, values;
+    kernels::KeptKeys keys, values;
   };
   std::array<Layer, Shape::cross_layers> layers;
   std::size_t tiles = 0;           ///< tiles with picture in them, which text may see
   std::size_t tile_positions = 0;  ///< vision states per tile
 
+  std::size_t positions = 0;  ///< vision states of all tiles
+
   [[nodiscard]] kernels::KeyBlock block(std::size_t layer) const noexcept {
-    return {layers[layer].keys.data(), layers[layer].values.data(), layers[layer].keys.rows()};
+    return {layers[layer].keys, layers[layer].values, positions};
+  }
+  [[nodiscard]] std::size_t bytes() const noexcept {
+    std::size_t sum = 0;
+    for (const Layer& layer : layers) sum += layer.keys.bytes() + layer.values.bytes();
+    return sum;
   }
 };
 

@@ -62,18 +62,27 @@ struct Mllama {
 
   /// A picture's keys and values in every cross-attention layer: all that text ever needs of it.
   /// Errors:  input_error if the model has no vision part.
-  /// Costs:   the vision model; allocates 8 · kv_width · image tokens · cross layers bytes that are kept
+  /// Costs:   the vision model; allocates 8 · kv_width · image tokens · cross layers bytes that are kept, or fewer: Context::key_format
   template <class Ctx>
   [[nodiscard]] EncodedImage<Text> encode(const PictureTiles<Vision>& picture, const Numerics& as, Ctx& ctx) const {
     EncodedImage<Text> image;
     image.tile_positions = VisionShape<Vision>::positions;
     for (const bool real : picture.real_tiles) image.tiles += real ? 1 : 0;
     const auto states = cross_attention_states(picture, as, ctx);
+    image.positions = states.rows();
+    using KeyTensor = Tensor<float, ImageTokens, Dim<TextShape<Text>::kv_width>>;
+    KeyTensor keys(ctx.workspace(), {states.rows()}), values(ctx.workspace(), {states.rows()});
     for (std::size_t i = 0; i < image.layers.size(); ++i) {
-      auto& layer = image.layers[i];
-      layer.keys = decltype(layer.keys)({states.rows()});
-      layer.values = decltype(layer.values)({states.rows()});
-      language_model.model.layers.cross[i].cross_attn.encode(states, layer.keys, layer.values, ctx);
+      language_model.model.layers.cross[i].cross_attn.encode(states, keys, values, ctx);
+      const auto keep = [&](kernels::KeptKeys& to, const KeyTensor& from) {
+        constexpr kernels::KeyShape shape = TextShape<Text>::keys;
+        to = kernels::KeptKeys(ctx.key_format(), shape, from.rows());
+        ctx.parallel(from.rows(), 64, [&](std::size_t begin, std::size_t end, unsigned) {
+          to.write(shape, begin, end - begin, from[begin].data());
+        });
+      };
+      keep(image.layers[i].keys, keys);
+      keep(image.layers[i].values, values);
     }
     return image;
   }

@@ -212,7 +212,7 @@ struct TextModel {
     for (std::size_t s = 0; s < rows.size(); ++s) {
       const TextSequence<C>& sequence = batch.sequences[s];
       KeyValueCache<C>& cache = *sequence.cache;
-      rows[s] = {first, sequence.rows, cache.length(), cache.keys(layer), cache.values(layer)};
+      rows[s] = {first, sequence.rows, cache.length(), &cache.keys(layer), &cache.values(layer)};
       first += sequence.rows;
     }
   }
