@@ -11,19 +11,6 @@ namespace mllama_test {
 using Picture = mllama::EncodedImage<TinyText>;
 using States = mllama::Tensor<float, mllama::Tokens, mllama::Dim<TinyText::hidden>>;
 
-/// Keys and values that a cross-attention layer sees of a picture, in float32.
-inline std::vector<float> keys_of(const Picture& picture, std::size_t layer, bool values = false) {
-  constexpr mllama::kernels::KeyShape shape = mllama::TextShape<TinyText>::keys;
-  const auto& of_layer = picture.layers[layer];
-  std::vector<float> elements;
-  for (std::size_t i = 0; i < picture.positions * shape.width(); ++i) {
-    elements.push_back(mllama::kernels::key_element(values ? of_layer.values : of_layer.keys, shape, i / shape.width(),
-                                                    i % shape.width() / shape.dim, i % shape.dim));
-  }
-  return elements;
-}
-inline std::vector<float> values_of(const Picture& picture, std::size_t layer) { return keys_of(picture, layer, true); }
-
 /// A sequence whose rows see all real tiles of its pictures from row `seeing` on, and nothing before.
 class Sequence {
  public:
