@@ -89,8 +89,8 @@ template <class Ctx>
 /// `not_a_candidate`. Refers to the layer, which must outlive it and keep its weights.
 ///
 /// Where the bound does not hold or does not pay, the outputs are those of the layer, all of them: weights that are not of a float
-/// format, weights or activations that are NaN, infinite, or so large that sums might become it, too many candidates, or a back end
-/// that multiplies float weights in another arithmetic.
+/// format or have changes of low rank at present, weights or activations that are NaN, infinite, or so large that sums might become it,
+/// too many candidates, or a back end that multiplies float weights in another arithmetic.
 ///
 ///     const ScreenedHead head(model.language_model.lm_head, ctx);
 ///     session.screen(head);
@@ -113,7 +113,7 @@ class ScreenedHead {
 
   /// Costs:  reads all weights once
   template <class Ctx>
-  ScreenedHead(const Head& head, Ctx& ctx) : head_(&head) {
+  ScreenedHead(const Linear<Format, In, Out>& head, Ctx& ctx) : head_(&head) {
     with_format(head.weight.weights, [&]<class F>(const Weights<F>& weights) {
       if constexpr (DenseFormat<F>) {
         if (weights.loaded()) make(weights, ctx);
@@ -131,6 +131,41 @@ class ScreenedHead {
       const auto to = y.slice(r, 1);
       if (!screened(from, candidates, to.flat(), ctx)) head_->into(from, to, ctx);
     }
+  }
+
+  /// Intervals that the outputs of one row of x lie in.
+  /// Shapes:   x (1, In) -> lower (Out), upper (Out)
+  /// Returns:  false if the bound does not hold; lower and upper mean nothing then.
+  template <class X, class Ctx>
+  [[nodiscard]] bool intervals(const X& x, std::span<float> lower, std::span<float> upper, Ctx& ctx) const {
+    static_assert(In == feature_count<X>, "ScreenedHead<Format, In, Out>: the last axis of x must have length In");
+    if (!usable_ || is_changed() || !detail::multiplies_floats_in_float32(ctx)) return false;
+    auto lengths = ctx.template tensor<float, Rows, Dim<static_cast<int>(blocks)>>({1});
+    const std::span<const float> values = x.view().flat();
+    for (std::size_t b = 0; b < blocks; ++b) {
+      const std::size_t first = b * block;
+      lengths.data()[b] = detail::rounded_up(
+          detail::length_of(std::min(block, columns - first), [&](std::size_t i) { return double{values[first + i]}; }));
+    }
+    const double length = detail::length_of(blocks, [&](std::size_t b) { return double{lengths.data()[b]}; });
+    if (!(length <= largest_norm && length * double{largest_} <= largest_norm)) return false;
+
+    using Float32 = typename detail::InFloat32<typename Ctx::backend>::type;
+    const Weights<Int8> screen{codes_.data(), rows, columns, scales_.data()};
+    const Weights<BF16> residuals{residuals_.data(), rows, blocks};
+    kernels::matmul_body(Float32{}, ctx, Matrix<const float>(x), screen, {}, Matrix<float>{upper.data(), 1, rows, rows});
+    kernels::matmul_body(Float32{}, ctx, Matrix<const float>(lengths), residuals, {}, Matrix<float>{lower.data(), 1, rows, rows});
+    const float of_residual = detail::rounded_up(1 + 2 * gamma(blocks + 16));
+    const float of_norm = detail::rounded_up((2 * gamma(columns + 16) + 8 * unit) * length + lost * (1 + length));
+    const float of_zero = detail::rounded_up(lost * (1 + length));
+    ctx.parallel(rows, 1024, [&](std::size_t begin, std::size_t end, unsigned) {
+      for (std::size_t r = begin; r < end; ++r) {
+        const float radius = (lower[r] * of_residual + norms_.data()[r] * of_norm + of_zero) * (1 + 0x1p-20F);
+        lower[r] = upper[r] - radius;
+        upper[r] += radius;
+      }
+    });
+    return true;
   }
 
   /// Bytes of the screen.
@@ -201,41 +236,28 @@ class ScreenedHead {
     norms_.data()[r] = std::isnan(norm) ? std::numeric_limits<float>::infinity() : detail::rounded_up(std::max(norm, of_codes));
   }
 
+  /// Whether the layer adds something to its product: an adapter.
+  [[nodiscard]] bool is_changed() const {
+    bool any = false;
+    if constexpr (requires { head_->branches; }) head_->branches.for_each_active([&](const auto&) { any = true; });
+    return any;
+  }
+
   /// False if the layer's own product is wanted.
   template <class X, class Ctx>
   bool screened(const X& x, std::size_t candidates, std::span<float> y, Ctx& ctx) const {
-    if (!usable_ || candidates == 0 || candidates > std::min(groups, most) || !detail::multiplies_floats_in_float32(ctx)) return false;
-    auto lengths = ctx.template tensor<float, Rows, Dim<static_cast<int>(blocks)>>({1});
-    const std::span<const float> values = x.flat();
-    for (std::size_t b = 0; b < blocks; ++b) {
-      const std::size_t first = b * block;
-      lengths.data()[b] = detail::rounded_up(
-          detail::length_of(std::min(block, columns - first), [&](std::size_t i) { return double{values[first + i]}; }));
-    }
-    const double length = detail::length_of(blocks, [&](std::size_t b) { return double{lengths.data()[b]}; });
-    if (!(length <= largest_norm && length * double{largest_} <= largest_norm)) return false;
-
-    using Float32 = typename detail::InFloat32<typename Ctx::backend>::type;
-    auto radii = ctx.template tensor<float, Rows, Dim<Out>>({1});
-    const Matrix<float> products{y.data(), 1, rows, rows};
-    kernels::matmul_body(Float32{}, ctx, Matrix<const float>(x), Weights<Int8>{codes_.data(), rows, columns, scales_.data()}, {},
-                         products);
-    kernels::matmul_body(Float32{}, ctx, Matrix<const float>(lengths), Weights<BF16>{residuals_.data(), rows, blocks}, {},
-                         Matrix<float>(radii));
-
+    if (candidates == 0 || candidates > std::min(groups, most)) return false;
+    auto lower = ctx.template tensor<float, Rows>({rows});
+    if (!intervals(x, lower.flat(), y, ctx)) return false;
     // From here on y is the upper end of each interval.
     auto lowest = ctx.template tensor<float, Rows>({groups});
     auto highest = ctx.template tensor<float, Rows>({groups});
-    const float of_residual = detail::rounded_up(1 + 2 * gamma(blocks + 16));
-    const float of_norm = detail::rounded_up((2 * gamma(columns + 16) + 8 * unit) * length + lost * (1 + length));
-    const float of_zero = detail::rounded_up(lost * (1 + length));
     ctx.parallel(groups, 64, [&](std::size_t begin, std::size_t end, unsigned) {
       for (std::size_t g = begin; g < end; ++g) {
         float low = not_a_candidate, high = not_a_candidate;
         for (std::size_t r = g * group; r < std::min(rows, (g + 1) * group); ++r) {
-          const float radius = (radii.data()[r] * of_residual + norms_.data()[r] * of_norm + of_zero) * (1 + 0x1p-20F);
-          low = std::max(low, y[r] - radius);
-          high = std::max(high, y[r] += radius);
+          low = std::max(low, lower.data()[r]);
+          high = std::max(high, y[r]);
         }
         lowest.data()[g] = low;
         highest.data()[g] = high;
