@@ -226,6 +226,25 @@ TEST_CASE("the bound is reached: activations that are a row's residual, in each 
   }
 }
 
+TEST_CASE("the bound is reached: activations that are rounded, each by nearly half of a step") {
+  Context<> ctx(1);
+  Fixture<F32, 256, 64> fixture;
+  for (float& value : fixture.values) value = value < 0 ? -0.5F : 0.5F;  // the screen stores these without error
+  auto& head = fixture.head();
+  const ScreenedHead screen(head, ctx);
+  std::vector<float> lower(64), upper(64);
+  for (std::size_t r = 0; r < 64; ++r) {
+    CAPTURE(r);
+    for (std::size_t i = 0; i < 256; ++i) fixture.x.data()[i] = i % 64 == 0 ? 8191.0F : fixture.row(r)[i] < 0 ? -0.49F : 0.49F;
+    REQUIRE(screen.intervals(fixture.x, lower, upper, ctx));
+    Tensor<float, Tokens, Dim<64>> y({1});
+    head.into(fixture.x, y, ctx);
+    const double middle = 0.5 * (double{lower[r]} + double{upper[r]}), radius = 0.5 * (double{upper[r]} - double{lower[r]});
+    CHECK(std::abs(double{y.data()[r]} - middle) <= radius);
+    if (ctx.instruction_set() != InstructionSet::generic) CHECK(std::abs(double{y.data()[r]} - middle) >= 0.85 * radius);
+  }
+}
+
 TEST_CASE("a narrower bound would lose the largest") {
   // Row 7 is the largest; row 500 is only a little smaller, but the screen thinks more of it: by nearly the sum of both errors.
   Context<> ctx(1);
