@@ -54,12 +54,14 @@ template <class Ctx>
     return precision == Precision::f32 || precision == Precision::int16 || precision == Precision::int8;
   } else {
     using Compute = typename B::compute;
-    return std::same_as<Compute, F32> || std::same_as<Compute, Int16> || std::same_as<Compute, Int8> || std::same_as<Compute, LLMInt8>;
+    return std::same_as<Compute, F32> || std::same_as<Compute, Int16> || std::same_as<Compute, Int8> ||
+           std::same_as<Compute, LLMInt8>;
   }
 }
 
-/// A float that is not below a value of at least 0. NaN and what is beyond the range of float stay so.
+/// A float that is not below a value of at least 0, or NaN.
 [[nodiscard]] inline float rounded_up(double value) noexcept {
+  if (value > double{std::numeric_limits<float>::max()}) return std::numeric_limits<float>::infinity();
   const auto nearest = static_cast<float>(value);
   return double{nearest} < value ? std::nextafter(nearest, std::numeric_limits<float>::infinity()) : nearest;
 }
@@ -315,10 +317,10 @@ class ScreenedHead {
 
   const Head* head_;
   bool usable_ = false;
-  float largest_ = 0;                                                         ///< of norms_
-  Tensor<std::int8_t, Rows, Dim<In>> codes_;                                  ///< of the screen
-  Tensor<std::uint16_t, Rows, Dim<static_cast<int>(blocks)>> residuals_;      ///< bfloat16
-  Tensor<float, Rows> scales_, norms_;                                        ///< of rows of the screen; of W or of it
+  float largest_ = 0;                                                     ///< of norms_
+  Tensor<std::int8_t, Rows, Dim<In>> codes_;                              ///< of the screen
+  Tensor<std::uint16_t, Rows, Dim<static_cast<int>(blocks)>> residuals_;  ///< bfloat16
+  Tensor<float, Rows> scales_, norms_;                                    ///< of rows of the screen; of W or of it
 };
 
 }  // namespace mllama
