@@ -53,7 +53,7 @@ struct Arguments {
   std::vector<std::string> pictures;  ///< files
   std::string prompt;                 ///< empty: the first question comes from stdin
   std::string system, profile = "meta", precision = "int16", kv = "f32";
-  bool chat = false, greedy = false, no_picture = false, quiet = false;
+  bool chat = false, greedy = false, no_picture = false, quiet = false, screen = false;
   std::optional<double> temperature, top_p, min_p, repetition_penalty;
   std::optional<int> top_k;
   std::optional<std::size_t> max_new_tokens;
@@ -70,7 +70,12 @@ struct Arguments {
     sampling.top_p = top_p.value_or(sampling.top_p);
     sampling.min_p = min_p.value_or(sampling.min_p);
     sampling.repetition_penalty = repetition_penalty.value_or(sampling.repetition_penalty);
-    return {.sampling = sampling, .max_new_tokens = max_new_tokens, .seed = seed, .date = {}, .numerics = numerics_of(profile)};
+    return {.sampling = sampling,
+            .max_new_tokens = max_new_tokens,
+            .seed = seed,
+            .date = {},
+            .numerics = numerics_of(profile),
+            .screen = screen};
   }
 
   /// Free words are `[FILE…] PROMPT`, so that `--image a.png b.png "Which is larger?"` means what it says. What is not given is
@@ -195,6 +200,7 @@ inline void declare(CLI::App& app, Arguments& arguments, std::vector<std::string
   app.add_option("--kv", arguments.kv, "how keys and values are kept: f32 (default), bf16, f16 or int8, for less memory")
       ->type_name("F")
       ->group(output);
+  app.add_flag("--screen", arguments.screen, "greedy and top-k answers sooner, the same ones, for more memory")->group(output);
   app.add_flag("--no-picture", arguments.no_picture, "do not draw pictures in the terminal")->group(output);
   app.add_flag("-q,--quiet", arguments.quiet, "nothing but the answer: no picture, progress or timings")->group(output);
   app.set_help_flag("-h,--help", "print this and exit")->group(output);

@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <ctime>
+#include <memory>
 #include <optional>
 #include <span>
 #include <string>
@@ -42,6 +43,7 @@ struct ChatSettings {
   std::uint64_t seed = 0;
   std::string date = {};                  ///< for templates that tell the model the date; today if empty
   std::optional<Numerics> numerics = {};  ///< else the model type's
+  bool screen = false;                    ///< compute logits in two stages: see ScreenedHead
 };
 
 /// Where the time of a conversation went, in seconds, and the tokens it went for.
@@ -72,6 +74,9 @@ class Chat {
         session_(pretrained.model(), ctx, numerics_),
         sampler_(settings_.sampling.value_or(sampling_settings(pretrained.generation)), settings_.seed) {
     static_cast<void>(pretrained.require(pretrained.tokenizer, "tokenizer.json"));
+    if (!settings_.screen) return;
+    head_ = std::make_unique<Head>(pretrained.model().language_model.lm_head, ctx);
+    session_.screen(head_.get());
   }
 
   void system(std::string text) { messages_.push_back({"system", std::move(text)}); }
@@ -200,10 +205,13 @@ class Chat {
     return std::min(limit, static_cast<std::size_t>(pretrained_->sizes.text.max_positions) - prompt);
   }
 
+  using Head = ScreenedLogits<typename Model::Text>;
+
   const Pretrained<Model>* pretrained_;
   ChatSettings settings_;
   Numerics numerics_;
   Session<Model, Ctx> session_;
+  std::unique_ptr<const Head> head_;
   Sampler sampler_;
   std::vector<Message> messages_;
   std::vector<Picture> pictures_;

@@ -74,6 +74,17 @@ class BasicSampler {
     return kept.back().id;
   }
 
+  /// How many of the largest logits decide: all others, but those that are nearly equal to the last of them, might as well be minus
+  /// infinity. More than any vocabulary has if all of them do.
+  [[nodiscard]] std::size_t candidates_needed() const noexcept {
+    constexpr std::size_t all = std::numeric_limits<std::size_t>::max();
+    if (settings_.repetition_penalty != 1) return all;  // which moves large ones below small ones
+    if (!settings_.do_sample) return 1;
+    // Scores far from 1 are rounded to infinity or zero, and become equal there.
+    const bool is_mild = settings_.temperature >= 0x1p-20 && settings_.temperature <= 0x1p20;
+    return settings_.top_k == 0 || !is_mild ? all : static_cast<std::size_t>(settings_.top_k);
+  }
+
   /// The tokens that may be drawn and their scores, the most probable last; probabilities are the softmax of the scores.
   [[nodiscard]] std::span<const Candidate> candidates(std::span<const float> logits, std::span<const std::int32_t> history = {}) {
     penalise(logits, history);

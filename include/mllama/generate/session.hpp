@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <limits>
 #include <memory>
 #include <span>
 #include <utility>
@@ -13,6 +14,7 @@
 #include <mllama/core/context.hpp>
 #include <mllama/generate/picture.hpp>
 #include <mllama/generate/sampler.hpp>
+#include <mllama/layers/screened_head.hpp>
 #include <mllama/models/mllama/mllama.hpp>
 
 namespace mllama {
@@ -26,9 +28,14 @@ class Session {
  public:
   using Text = typename Model::Text;
   using Picture = mllama::Picture<Model>;
+  static constexpr std::size_t all_candidates = std::numeric_limits<std::size_t>::max();
 
   Session(const Model& model, Ctx& ctx, const Numerics& numerics = Model::numerics)
       : model_(&model), ctx_(&ctx), numerics_(numerics), cache_(ctx.key_format()) {}
+
+  /// Computes logits in two stages from now on, where a call asks for a few of them: see ScreenedHead. `head` is made from the model's
+  /// `lm_head` and must outlive the session; null ends it.
+  void screen(const ScreenedLogits<Text>* head) noexcept { head_ = head; }
 
   /// Makes room, so that no step up to this length allocates.
   void reserve(std::size_t positions) {
@@ -37,9 +44,11 @@ class Session {
   }
 
   /// Appends tokens, and a picture for each image token among them.
-  /// Returns:  logits of the last position (vocab), valid until the next call.
+  /// Returns:  logits of the last position (vocab), valid until the next call. With a screened head, `not_a_candidate` may stand for
+  ///           those that are not among the `candidates` largest.
   /// Errors:   input_error if ids are out of range or pictures and image tokens do not match; the session is as before then.
-  std::span<const float> append(std::span<const std::int32_t> ids, std::span<const Picture> pictures = {}) {
+  std::span<const float> append(std::span<const std::int32_t> ids, std::span<const Picture> pictures = {},
+                                std::size_t candidates = all_candidates) {
     const auto tokens = static_cast<std::size_t>(std::count(ids.begin(), ids.end(), Text::image_token));
     check(!ids.empty(), [] { return Fault{.field = "input_ids", .expected = "at least one", .found = "none"}; });
     check(tokens == pictures.size(), [&] {
@@ -58,7 +67,7 @@ class Session {
     pictures_.insert(pictures_.end(), pictures.begin(), pictures.end());
     // Where rows without a picture attend to all of them, a new picture changes earlier rows.
     if (!pictures.empty() && !numerics_.zero_masked_cross_rows) cache_.truncate(0);
-    return run(cache_.length());
+    return run(cache_.length(), candidates);
   }
 
   /// Forgets what lies beyond the first `length` tokens.
@@ -75,7 +84,7 @@ class Session {
 
  private:
   /// Runs the rows from `first` on.
-  std::span<const float> run(std::size_t first) {
+  std::span<const float> run(std::size_t first, std::size_t candidates) {
     const std::size_t rows = ids_.size() - first;
     images_.clear();
     for (const Picture& picture : pictures_) images_.push_back(picture.get());
@@ -84,7 +93,9 @@ class Session {
     look(first);
     const TextSequence<Text> sequence{rows, &cache_, images_, {set_of_row_, first_range_, ranges_}, sees_image_};
     const auto states = model_->forward({std::span(ids_).subspan(first), positions_, {&sequence, 1}}, numerics_, *ctx_);
-    const auto logits = model_->language_model.logits(states.view().slice(rows - 1, 1), *ctx_);
+    const auto last = states.view().slice(rows - 1, 1);
+    const auto logits = head_ != nullptr ? model_->language_model.logits(last, *head_, candidates, *ctx_)
+                                         : model_->language_model.logits(last, *ctx_);
     logits_.assign(logits.flat().begin(), logits.flat().end());
     return logits_;
   }
@@ -120,6 +131,7 @@ class Session {
   const Model* model_;
   Ctx* ctx_;
   Numerics numerics_;
+  const ScreenedLogits<Text>* head_ = nullptr;
   KeyValueCache<Text> cache_;
   std::vector<std::int32_t> ids_, positions_;
   std::vector<Picture> pictures_;
@@ -149,12 +161,13 @@ std::vector<std::int32_t> generate(Session<Model, Ctx>& session, std::span<const
   const std::size_t room = start + std::min(stop.max_new_tokens, std::size_t{1024});  // beyond, caches double when they are full
   session.reserve(room);
   history.reserve(room);
-  std::span<const float> logits = session.append(prompt, pictures);
+  const std::size_t candidates = sampler.candidates_needed();
+  std::span<const float> logits = session.append(prompt, pictures, candidates);
   for (std::size_t n = 0; n < stop.max_new_tokens; ++n) {
     const std::int32_t id = sampler(logits, history);
     history.push_back(id);
     if (!on_token(id) || std::find(stop.eos.begin(), stop.eos.end(), id) != stop.eos.end() || n + 1 == stop.max_new_tokens) break;
-    logits = session.append({&id, 1});
+    logits = session.append({&id, 1}, {}, candidates);
   }
   generated.assign(history.begin() + static_cast<std::ptrdiff_t>(start), history.end());
   return generated;

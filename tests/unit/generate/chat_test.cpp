@@ -114,6 +114,16 @@ TEST_CASE_FIXTURE(Fixture, "a second question does no vision work, and runs only
   }
 }
 
+TEST_CASE_FIXTURE(Fixture, "a screened head changes no answer") {
+  for (const SamplingSettings& sampling : {SamplingSettings{}, SamplingSettings{.do_sample = true, .top_k = 5}}) {
+    Chat plain(model, ctx, {.sampling = sampling, .max_new_tokens = 20});
+    Chat screened(model, ctx, {.sampling = sampling, .max_new_tokens = 20, .screen = true});
+    plain.user("ab");
+    screened.user("ab");
+    CHECK(screened.answer() == plain.answer());
+  }
+}
+
 TEST_CASE_FIXTURE(Fixture, "the callback ends an answer") {
   Chat chat(model, ctx, {.max_new_tokens = 40});
   chat.user("Tell me.");

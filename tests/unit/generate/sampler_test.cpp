@@ -3,7 +3,10 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdint>
+#include <functional>
 #include <limits>
+#include <random>
 #include <string>
 #include <vector>
 
@@ -142,6 +145,44 @@ TEST_CASE("what cannot be drawn is not drawn, and a vocabulary of nothing but th
     const int id = sampler(Scores(100, value));
     CHECK(id >= 0);
     CHECK(id < 100);
+  }
+}
+
+TEST_CASE("how many of the largest logits decide") {
+  constexpr std::size_t all = std::numeric_limits<std::size_t>::max();
+  const auto needed = [](const SamplingSettings& settings) { return Sampler(settings).candidates_needed(); };
+  CHECK(needed({}) == 1);
+  CHECK(needed({.temperature = 1e30, .top_k = 9}) == 1);  // they are for sampling
+  CHECK(needed({.repetition_penalty = 1.1}) == all);
+  CHECK(needed({.do_sample = true}) == all);
+  CHECK(needed({.do_sample = true, .top_p = 0.5, .min_p = 0.1}) == all);
+  CHECK(needed({.do_sample = true, .temperature = 0.6, .top_k = 50, .top_p = 0.9}) == 50);
+  CHECK(needed({.do_sample = true, .top_k = 50, .repetition_penalty = 0.9}) == all);
+  for (const double temperature : {1e-7, 1e7}) CHECK(needed({.do_sample = true, .temperature = temperature, .top_k = 50}) == all);
+}
+
+TEST_CASE("logits that do not decide may be minus infinity") {
+  constexpr std::uint32_t seed = 99;
+  CAPTURE(seed);
+  std::minstd_rand random(seed);
+  for (int round = 0; round < 200; ++round) {
+    CAPTURE(round);
+    Scores logits(100);
+    for (float& logit : logits) logit = static_cast<float>(static_cast<int>(random() % 64U)) / 8 - 4;  // ties are usual
+    if (round % 3 == 0) logits[random() % 100U] = std::nextafter(4.0F, 0.0F);
+    const SamplingSettings settings{.do_sample = round % 4 != 0,
+                                    .temperature = 0.1 + static_cast<double>(random() % 100U) / 30,
+                                    .top_k = static_cast<int>(1 + random() % 20U),
+                                    .top_p = round % 2 == 0 ? 1 : 0.8,
+                                    .min_p = round % 5 == 0 ? 0.05 : 0};
+    Sampler one(settings, seed), other(settings, seed);
+    Scores sorted = logits, few = logits;
+    std::ranges::sort(sorted, std::greater<>{});
+    const float least = sorted[one.candidates_needed() - 1];
+    for (float& logit : few) {
+      if (logit < least - std::abs(least) * 0x1p-20F) logit = -infinity;
+    }
+    for (int i = 0; i < 5; ++i) CHECK(one(logits) == other(few));
   }
 }
 

@@ -207,3 +207,52 @@ TEST_CASE_FIXTURE(Fixture, "generation") {
     CHECK(std::ranges::adjacent_find(all) == all.end());
   }
 }
+
+TEST_CASE_FIXTURE(Fixture, "with a screened head: the same tokens, and the same logits where they count") {
+  CAPTURE(seed);
+  const ScreenedLogits<TinyText> head(model().language_model.lm_head, ctx);
+  const Ids prompt{4, image, 5};
+  const auto given = pictures(prompt, Tiny::numerics);
+  TinySession plain(model(), ctx), screened(model(), ctx);
+  screened.screen(&head);
+  SUBCASE("logits") {
+    const auto found = plain.append(prompt, given);
+    const std::vector<float> all(found.begin(), found.end());
+    CHECK(same(screened.append(prompt, given), all));
+    screened.truncate(2);
+    const auto few = screened.append(Ids{5}, {}, 1);
+    std::size_t left_out = 0;
+    for (std::size_t i = 0; i < few.size(); ++i) {
+      if (few[i] == not_a_candidate) ++left_out;
+      CHECK((few[i] == all[i] || few[i] == not_a_candidate));
+    }
+    CHECK(left_out > few.size() / 2);
+    CHECK(std::ranges::max_element(few) - few.begin() == std::ranges::max_element(all) - all.begin());
+    screened.screen(nullptr);
+    screened.truncate(2);
+    CHECK(same(screened.append(Ids{5}, {}, 1), all));
+  }
+  SUBCASE("tokens") {
+    for (const SamplingSettings& settings :
+         {SamplingSettings{}, SamplingSettings{.do_sample = true, .temperature = 0.7, .top_k = 1},
+          SamplingSettings{.do_sample = true, .temperature = 3, .top_k = 5, .top_p = 0.9, .min_p = 0.01},
+          SamplingSettings{.do_sample = true, .top_p = 0.9}, SamplingSettings{.repetition_penalty = 1.5}}) {
+      CAPTURE(settings.top_k);
+      plain.truncate(0);
+      screened.truncate(0);
+      Sampler one(settings, seed), other(settings, seed);
+      const auto ignore = [](std::int32_t) { return true; };
+      const auto expected = generate(plain, std::span(prompt), std::span(given), one, {{}, 24}, ignore);
+      CHECK(generate(screened, std::span(prompt), std::span(given), other, {{}, 24}, ignore) == expected);
+    }
+  }
+  SUBCASE("a step allocates nothing") {
+    static_cast<void>(screened.append(prompt, given, 1));
+    screened.reserve(64);
+    const Ids next{6};
+    for (int i = 0; i < 3; ++i) static_cast<void>(screened.append(next, {}, 1));
+    const std::size_t before = allocations();
+    for (int i = 0; i < 20; ++i) static_cast<void>(screened.append(next, {}, 1));
+    CHECK(allocations() - before == 0);
+  }
+}

@@ -19,6 +19,7 @@
 #include <mllama/layers/mlp.hpp>
 #include <mllama/layers/norm.hpp>
 #include <mllama/layers/rope.hpp>
+#include <mllama/layers/screened_head.hpp>
 #include <mllama/models/mllama/cache.hpp>
 #include <mllama/models/mllama/config.hpp>
 
@@ -231,6 +232,10 @@ struct TextModel {
   }
 };
 
+/// The head of the language model in two stages.
+template <class C>
+using ScreenedLogits = ScreenedHead<typename C::head_weights, C::hidden, C::vocab>;
+
 /// The language model with its head.
 template <class C>
 struct CausalLM {
@@ -248,6 +253,14 @@ struct CausalLM {
   template <class Ctx>
   [[nodiscard]] Tensor<float, Tokens, Dim<C::vocab>> logits(View<const float, Tokens, Dim<C::hidden>> states, Ctx& ctx) const {
     return lm_head(model.norm(states, ctx), ctx);
+  }
+  /// The same by a screened head: the `candidates` largest of each row.
+  template <class Ctx>
+  [[nodiscard]] Tensor<float, Tokens, Dim<C::vocab>> logits(View<const float, Tokens, Dim<C::hidden>> states,
+                                                            const ScreenedLogits<C>& head, std::size_t candidates, Ctx& ctx) const {
+    auto y = ctx.template tensor<float, Tokens, Dim<C::vocab>>({states.rows()});
+    head.into(model.norm(states, ctx), candidates, y, ctx);
+    return y;
   }
 };
 
