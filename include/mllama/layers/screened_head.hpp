@@ -30,7 +30,7 @@ inline constexpr float not_a_candidate = -std::numeric_limits<float>::infinity()
 namespace detail {
 
 /// The back end that multiplies a screen: with activations of 14 bits, because not every processor multiplies bytes in float32 as fast
-/// as it reads them (AVX2: 20 of 25 GB/s).
+/// as it reads them.
 template <class B>
 struct ForScreen {
   using type = B;
