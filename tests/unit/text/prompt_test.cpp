@@ -20,7 +20,7 @@ TEST_CASE("begin of text goes after leading images, once") {
 }
 
 TEST_CASE("as MllamaProcessor does") {
-  const std::string path = std::string(MLLAMA_TEST_DATA) + "/golden/processor/bos.jsonl";
+  const std::string path = MLLAMA_TEST_DATA "/golden/processor/bos.jsonl";
   std::ifstream file(path);
   int count = 0;
   for (std::string line; std::getline(file, line); ++count) {
