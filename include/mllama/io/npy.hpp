@@ -208,7 +208,7 @@ class NpyFile {
     skip_spaces();
     const char mark = rest_.empty() ? '\0' : rest_[0];
     const std::size_t end = mark == '\'' || mark == '"' ? rest_.find(mark, 1) : std::string_view::npos;
-    require_text(end != std::string_view::npos && end < 64, [] { return "a short text in quotes"; });
+    require_text(end < 64, [] { return "a short text in quotes"; });
     std::string text(rest_.substr(1, end - 1));
     rest_.remove_prefix(end + 1);
     return text;
