@@ -114,6 +114,20 @@ constexpr void for_each_parameter(auto& parent, auto&& use, const std::string& p
   });
 }
 
+/// Whether all parameters below `module` have weights.
+template <class M>
+[[nodiscard]] bool loaded(const M& module) noexcept {
+  bool all = true;
+  for_each_child(module, [&](std::string_view, const auto& child) {
+    if constexpr (ParameterLeaf<decltype(child)>) {
+      all = all && child.weights.loaded();
+    } else {
+      all = all && loaded(child);
+    }
+  });
+  return all;
+}
+
 /// Number of tensors and of elements of a model.
 struct ParameterCount {
   std::size_t tensors = 0;

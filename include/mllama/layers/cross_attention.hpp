@@ -23,7 +23,8 @@ struct ImageRows {
 /// no causality. Keys and values depend on the picture only, and are computed once for it.
 /// Shapes:  x (tokens, N), vision states (image tokens, N), residual (tokens, N).
 /// Source:  keys: *.{q,k,v,o}_proj.weight, *.{q,k}_norm.weight
-template <WeightFormat Format, int N, int HeadCount, int KvHeadCount, template <int> class Norm = RMSNorm>
+template <WeightFormat Format, int N, int HeadCount, int KvHeadCount, template <int> class Norm = RMSNorm,
+          WeightFormat KeyFormat = Format>
 struct CrossAttention {
   static_assert(N % HeadCount == 0, "CrossAttention<Format, N, HeadCount, KvHeadCount>: N must be a multiple of HeadCount");
   static_assert(HeadCount % KvHeadCount == 0,
@@ -31,7 +32,7 @@ struct CrossAttention {
   static constexpr int head_dim = N / HeadCount, kv_width = KvHeadCount * head_dim;
 
   Linear<Format, N, N> q_proj{};
-  Linear<Format, N, kv_width> k_proj{}, v_proj{};
+  Linear<KeyFormat, N, kv_width> k_proj{}, v_proj{};
   Linear<Format, N, N> o_proj{};
   Norm<head_dim> q_norm{}, k_norm{};
 

@@ -36,6 +36,7 @@ template <class C>
 struct AdaptedText : C {
   using weights = with_lora<typename C::weights>;
   using cross_weights = with_lora<mllama::cross_weights<C>>;
+  using cross_key_weights = with_lora<mllama::cross_key_weights<C>>;
   using head_weights = with_lora<typename C::head_weights>;
   using embedding_weights = with_lora<typename C::embedding_weights>;
 };

@@ -32,6 +32,9 @@ struct TextShape {
   static constexpr std::size_t cross_layers = C::cross.size();
   static constexpr std::size_t self_layers = static_cast<std::size_t>(C::layers) - cross_layers;
 
+  static constexpr std::size_t depth =
+      static_cast<std::size_t>(C::exit_after > 0 ? C::exit_after : C::layers);  ///< layers computed
+
   static_assert(C::hidden % C::heads == 0, "TextConfig: hidden must be a multiple of heads");
   static_assert(C::heads % C::kv_heads == 0, "TextConfig: heads must be a multiple of kv_heads");
   // Names, because Clang prints the condition of an assertion, lambda and all, before its sentence.
@@ -40,6 +43,8 @@ struct TextShape {
       std::adjacent_find(C::cross.begin(), C::cross.end(), [](int a, int b) { return a >= b; }) == C::cross.end();
   static_assert(cross_fits, "TextConfig: cross lists positions in the stack of `layers` layers");
   static_assert(cross_ascends, "TextConfig: cross must ascend");
+  static_assert(0 <= C::exit_after && C::exit_after <= C::layers, "TextConfig: exit_after counts layers of the stack of `layers`");
+  static_assert(C::window >= 0, "TextConfig: window counts positions");
 
   static constexpr std::array<LayerSlot, C::layers> schedule = [] {
     std::array<LayerSlot, C::layers> slots{};

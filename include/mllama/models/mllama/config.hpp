@@ -74,6 +74,14 @@ struct meta_rows {
   return found;
 }
 
+// What a configuration names, if it does not name another: see vision.hpp, mllama.hpp and text.hpp.
+template <class C>
+struct VisionModel;
+template <class VisionC, class TextC>
+struct Projector;
+template <class C>
+struct TextMLP;
+
 /// A canvas of tiles: rows, columns.
 struct TileGrid {
   int rows = 1, columns = 1;
@@ -92,6 +100,13 @@ struct VisionConfig {
   static constexpr double norm_eps = 1e-5;
   static constexpr std::array aspect_ratios{TileGrid{1, 1}, TileGrid{1, 2}, TileGrid{1, 3}, TileGrid{1, 4}, TileGrid{2, 1},
                                             TileGrid{2, 2}, TileGrid{3, 1}, TileGrid{4, 1}};  ///< supported_aspect_ratios
+  static constexpr bool class_token = true;  ///< whether the states of a tile begin with one that is no patch
+  /// The module that makes vision states of a picture: `(image tokens, VisionShape<C>::output)`.
+  template <class C>
+  using model = VisionModel<C>;
+  /// The module that makes of them what text attends to.
+  template <class VisionC, class TextC>
+  using projector = Projector<VisionC, TextC>;
   // int image                side of a tile in pixels (image_size)
   // int hidden               hidden_size
   // int inner                intermediate_size
@@ -106,6 +121,7 @@ struct VisionConfig {
 struct TextConfig {
   using weights = Stored;                   ///< format of the linears in the layers
   using cross_weights = void;               ///< of those in cross-attention, if it differs
+  using cross_key_weights = void;           ///< of those that make keys and values of pictures, if it differs from that
   using head_weights = StoredHead;          ///< of `lm_head`
   using embedding_weights = StoredFloat;    ///< of `embed_tokens`
   using activation = SiLU;                  ///< hidden_act
@@ -115,6 +131,11 @@ struct TextConfig {
       .factor = 8, .low_freq_factor = 1, .high_freq_factor = 4, .original_max_position_embeddings = 8192};
   static constexpr int extra_embeddings = 8;  ///< rows of the input table beyond the vocabulary, `<|image|>` being the first
   static constexpr int pad_token = -1;        ///< pad_token_id, -1 if there is none; only printed
+  static constexpr int window = 0;            ///< positions that a row of text sees of it, its own included; 0: all up to its own
+  static constexpr int exit_after = 0;        ///< layers that are computed, the rest being left out; 0: all
+  /// The perceptron of the layers of both kinds.
+  template <class C>
+  using mlp = TextMLP<C>;
   // int vocab         vocab_size
   // int image_token   image_token_index
   // int hidden        hidden_size

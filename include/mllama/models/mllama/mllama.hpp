@@ -16,6 +16,10 @@
 
 namespace mllama {
 
+/// One linear layer from vision states to what text attends to.
+template <class VisionC, class TextC>
+struct Projector : Linear<typename VisionC::weights, VisionShape<VisionC>::output, TextC::hidden, true> {};
+
 /// Mllama (Llama 3.2 Vision) of two configurations; `Profile` names the numerics, see `namespace profile`.
 /// Source:  transformers' MllamaForConditionalGeneration
 template <class VisionC, class TextC, class Profile = profile::meta>
@@ -25,9 +29,9 @@ struct Mllama {
   using Text = TextC;
   static constexpr Numerics numerics = Profile::numerics;
 
-  VisionModel<Vision> vision_model{};
+  typename Vision::template model<Vision> vision_model{};
   CausalLM<Text> language_model{};
-  Linear<typename Vision::weights, VisionShape<Vision>::output, Text::hidden, true> multi_modal_projector{};
+  typename Vision::template projector<Vision, Text> multi_modal_projector{};
 
   static constexpr void visit(auto& self, auto&& member) {
     member("vision_model", self.vision_model);
@@ -36,7 +40,7 @@ struct Mllama {
   }
 
   /// Whether the vision part has weights: a save of the text model alone has none.
-  [[nodiscard]] bool has_vision() const noexcept { return multi_modal_projector.weight.weights.loaded(); }
+  [[nodiscard]] bool has_vision() const noexcept { return loaded(multi_modal_projector); }
   /// Errors:  input_error that names `input` if there is no vision part to run it.
   void require_vision(std::string_view input) const {
     check(has_vision(), [&] {

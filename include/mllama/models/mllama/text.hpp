@@ -46,13 +46,16 @@ struct TextMLP : GatedMLP<typename C::weights, C::hidden, C::inner, typename C::
   static constexpr std::string_view class_name = "MllamaTextMLP";
 };
 template <class C>
-struct TextSelfAttention : SelfAttention<typename C::weights, C::hidden, C::heads, C::kv_heads> {
+struct TextSelfAttention : SelfAttention<typename C::weights, C::hidden, C::heads, C::kv_heads, C::window> {
   static constexpr std::string_view class_name = "MllamaTextSelfSdpaAttention";
 };
 template <class C>
 using cross_weights = std::conditional_t<std::is_void_v<typename C::cross_weights>, typename C::weights, typename C::cross_weights>;
 template <class C>
-struct TextCrossAttention : CrossAttention<cross_weights<C>, C::hidden, C::heads, C::kv_heads, TextRMSNorm> {
+using cross_key_weights =
+    std::conditional_t<std::is_void_v<typename C::cross_key_weights>, cross_weights<C>, typename C::cross_key_weights>;
+template <class C>
+struct TextCrossAttention : CrossAttention<cross_weights<C>, C::hidden, C::heads, C::kv_heads, TextRMSNorm, cross_key_weights<C>> {
   static constexpr std::string_view class_name = "MllamaTextCrossSdpaAttention";
 };
 
@@ -65,7 +68,7 @@ template <class C>
 struct SelfAttentionLayer {
   static constexpr std::string_view class_name = "MllamaSelfAttentionDecoderLayer";
   TextSelfAttention<C> self_attn{};
-  TextMLP<C> mlp{};
+  typename C::template mlp<C> mlp{};
   TextRMSNorm<C::hidden> input_layernorm{{.eps = C::norm_eps}}, post_attention_layernorm{{.eps = C::norm_eps}};
 
   static constexpr void visit(auto& self, auto&& member) {
@@ -95,7 +98,7 @@ struct CrossAttentionLayer {
   static constexpr std::string_view class_name = "MllamaCrossAttentionDecoderLayer";
   TextCrossAttention<C> cross_attn{{.q_norm = {{.eps = C::norm_eps}}, .k_norm = {{.eps = C::norm_eps}}}};
   TextRMSNorm<C::hidden> input_layernorm{{.eps = C::norm_eps}}, post_attention_layernorm{{.eps = C::norm_eps}};
-  TextMLP<C> mlp{};
+  typename C::template mlp<C> mlp{};
   TanhGate cross_attn_attn_gate{}, cross_attn_mlp_gate{};
 
   static constexpr void visit(auto& self, auto&& member) {
@@ -170,7 +173,7 @@ struct TextModel {
     auto blocks = ctx.template tensor<kernels::KeyBlock, Rows>({image_count});
 
     std::size_t position = 0;
-    for (const LayerSlot slot : Shape::schedule) {
+    for (const LayerSlot slot : std::span(Shape::schedule).template first<Shape::depth>()) {
       ++position;
       if (slot.cross) {
         if (image_count == 0) continue;  // a run without pictures is plain Llama

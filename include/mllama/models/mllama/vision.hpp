@@ -29,8 +29,8 @@ template <class C>
 struct VisionShape {
   static constexpr int grid = C::image / C::patch;
   static constexpr int patches = grid * grid;
-  static constexpr int positions = patches + 1;           ///< of a tile: its patches and the class token
-  static constexpr int padded = (positions + 7) / 8 * 8;  ///< of a tile inside the encoders
+  static constexpr int positions = patches + (C::class_token ? 1 : 0);  ///< of a tile: its patches and the class token
+  static constexpr int padded = (positions + 7) / 8 * 8;                ///< of a tile inside the encoders
   static constexpr int patch_elements = C::channels * C::patch * C::patch;
   static constexpr int output = C::hidden * (1 + static_cast<int>(C::intermediate.size()));  ///< vision_output_dim
   static constexpr int image_tokens = C::tiles * positions;

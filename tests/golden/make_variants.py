@@ -1,0 +1,204 @@
+#!/usr/bin/env python3
+"""Writes variants/: small models that differ from Mllama, and what Hugging Face's modules, put together in that way, compute.
+
+    make_variants.py [VARIANT...]
+"""
+
+import argparse
+import json
+import shutil
+from pathlib import Path
+
+import make_models
+import torch
+import transformers
+from make_models import I, Model, llama3, random_weight, run, text, to_file_name, uniform, vision
+from peft import LoraConfig, get_peft_model
+from safetensors.torch import load_file, save_file
+from torch import nn
+from transformers import MixtralConfig, MllamaConfig, MllamaForConditionalGeneration
+from transformers.models.mixtral.modeling_mixtral import MixtralSparseMoeBlock
+
+VARIANTS = Path(__file__).parent / "variants"
+
+VISION = dict(hidden=8, heads=2, inner=12, layers=(2, 1), image=14, patch=7, tiles=2, indices=[0], ratios=[[1, 1], [1, 2], [2, 1]])
+TEXT = dict(hidden=16, heads=4, kv=2, inner=24, layers=5, cross=[1, 3], vocab=40)
+
+
+# --- what is changed in Hugging Face's model, once it is built ------------------------------------------------------
+
+
+def unchanged(_model):
+    pass
+
+
+def sliding_window(model, window=3):
+    """Mistral's rule: a row of text sees itself and the window - 1 positions before it."""
+
+    def hide(module, _args, kwargs):
+        rows = kwargs["cache_position"][:, None]
+        columns = torch.arange(kwargs["attention_mask"].shape[-1])[None]
+        far = columns <= rows - window
+        kwargs["attention_mask"] = kwargs["attention_mask"].masked_fill(far, torch.finfo(torch.float32).min)
+        return _args, kwargs
+
+    for layer in model.model.language_model.layers:
+        if hasattr(layer, "self_attn"):
+            layer.self_attn.register_forward_pre_hook(hide, with_kwargs=True)
+
+
+def early_exit(model, layers=3):
+    """Only the first layers are computed; the file has all of them."""
+    decoder = model.model.language_model
+    whole = decoder.forward
+
+    def shortened(*args, **kwargs):
+        rest = decoder.layers
+        decoder.layers = rest[:layers]
+        try:
+            return whole(*args, **kwargs)
+        finally:
+            decoder.layers = rest
+
+    decoder.forward = shortened
+
+
+class TwoLayerProjector(nn.Module):
+    """LLaVA 1.5's: linear, GELU, linear."""
+
+    def __init__(self, features, width):
+        super().__init__()
+        self.linear_1 = nn.Linear(features, width)
+        self.act = nn.GELU()
+        self.linear_2 = nn.Linear(width, width)
+
+    def forward(self, x):
+        return self.linear_2(self.act(self.linear_1(x)))
+
+
+def two_layer_projector(model):
+    model.model.multi_modal_projector = TwoLayerProjector(model.config.vision_config.vision_output_dim, model.model.hidden_size)
+
+
+class Mixture(MixtralSparseMoeBlock):
+    def forward(self, x):
+        return super().forward(x)[0]
+
+
+def mixture_of_experts(model):
+    """Mixtral's: 4 experts, of which each row takes two."""
+    sizes = model.config.text_config
+    config = MixtralConfig(
+        hidden_size=sizes.hidden_size, intermediate_size=sizes.intermediate_size, num_local_experts=4, num_experts_per_tok=2
+    )
+    for layer in model.model.language_model.layers:
+        layer.mlp = Mixture(config)
+
+
+# Name: text sizes that differ, and the change.
+CONFIGS = {
+    "wider_mlp": (dict(inner=48), unchanged),
+    "other_cross_layers": (dict(cross=[0, 2, 3]), unchanged),
+    "lora_on_cross_attention": ({}, unchanged),
+    "int8_cross_keys": ({}, unchanged),
+    "sliding_window": ({}, sliding_window),
+    "early_exit": ({}, early_exit),
+    "two_layer_projector": ({}, two_layer_projector),
+    "mixture_of_experts": (dict(inner=12), mixture_of_experts),
+}
+
+
+# --- models ---------------------------------------------------------------------------------------------------------
+
+
+def build(name):
+    """The variant's model with weights that bfloat16 holds, in float32."""
+    sizes, change = CONFIGS[name]
+    spec = Model(vision(**VISION), text(**TEXT | sizes))
+    config = MllamaConfig(vision_config=spec.vision, text_config=spec.text, image_token_index=spec.text["vocab_size"])
+    config._attn_implementation = "eager"
+    model = MllamaForConditionalGeneration._from_config(config, dtype=torch.float32, attn_implementation="eager")
+    change(model)
+    with torch.no_grad():
+        for key, tensor in model.state_dict().items():
+            tensor.copy_(random_weight(name, to_file_name(key), tuple(tensor.shape)).bfloat16())
+    make_models.CONFIGS[name] = spec
+    return model.eval()
+
+
+def save(name, model):
+    folder = VARIANTS / name
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    model.config.dtype = "bfloat16"
+    model.config.save_pretrained(folder)
+    tensors = {to_file_name(key): x.bfloat16().contiguous() for key, x in model.state_dict().items()}
+    if name == "int8_cross_keys":
+        tensors |= int8_cross_keys(model, tensors)
+    save_file(dict(sorted(tensors.items())), folder / "model.safetensors", metadata={"format": "pt"})
+    return folder
+
+
+def int8_cross_keys(model, tensors):
+    """Keys and values of pictures with LLM.int8() weights; the model gets what these stand for."""
+    import bitsandbytes as bnb
+
+    quantised = {}
+    weights = model.state_dict()
+    for key, x in weights.items():
+        if ".cross_attn.k_proj." not in key and ".cross_attn.v_proj." not in key:
+            continue
+        codes, scales, _ = bnb.functional.int8_vectorwise_quant(x.half())
+        with torch.no_grad():
+            x.copy_(bnb.functional.int8_vectorwise_dequant(codes, scales))
+        file_key = to_file_name(key)
+        quantised[file_key] = codes
+        quantised[file_key.removesuffix("weight") + "SCB"] = scales
+        quantised[file_key + "_format"] = torch.tensor(0, dtype=torch.uint8)
+    return quantised
+
+
+def lora_on_cross_attention(name, model, folder):
+    """An adapter on the four matrices of cross-attention, unmerged."""
+    options = LoraConfig(r=3, lora_alpha=6, target_modules=r".*\.cross_attn\.(q|k|v|o)_proj")
+    model = get_peft_model(model, options)
+    with torch.no_grad():
+        for key, parameter in model.named_parameters():
+            if ".lora_" in key:
+                parameter.copy_(uniform(f"{name}/{key}", tuple(parameter.shape)) * (6 / parameter.shape[1]) ** 0.5)
+    model.save_pretrained(folder / "adapter")
+    (folder / "adapter" / "README.md").unlink()
+    file = folder / "adapter" / "adapter_config.json"
+    settings = json.loads(file.read_text()) | {"base_model_name_or_path": name}
+    file.write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n")
+    return model.base_model.model.eval()
+
+
+def write(name):
+    model = build(name)
+    folder = save(name, model)
+    _, inputs = make_models.case(
+        "mixed", name, [[1, 7, I, 31, 9, 22, 13, 5, 18], [1, I, 30, 4, I, 17, 2]], [[(1, 2)], [(1, 1), (2, 1)]],
+        "left", [[5, 6, 7], [8, 9, 10]],
+    )  # fmt: skip
+    save_file(inputs, folder / "case.safetensors")
+    if name == "lora_on_cross_attention":
+        model = lora_on_cross_attention(name, model, folder)
+    result = run(model, inputs, False)
+    result = {f"transformers_4_56/{key}": x.contiguous() for key, x in result.items()}
+    save_file(dict(sorted(result.items())), folder / "case.expected.safetensors")
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("variants", nargs="*", default=list(CONFIGS))
+    assert transformers.__version__ == "4.57.6", transformers.__version__
+    torch.set_num_threads(1)
+    transformers.logging.set_verbosity_error()
+    for name in parser.parse_args().variants:
+        write(name)
+        print(name)
+
+
+if __name__ == "__main__":
+    main()
