@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 // error: TextConfig: cross lists positions in the stack of `layers` layers
+// values: 40 < 40
 #include <mllama/models/mllama/cache.hpp>
 
 #ifdef MLLAMA_WRONG

@@ -125,6 +125,6 @@ TEST_CASE("early exit") {
   CHECK(error_of<EarlyExit<Base, 2>>("early_exit") > 1e-3);
 }
 
-TEST_CASE("a projector of two layers with GELU") { check_variant<TwoLayerProjector<Base>>("two_layer_projector"); }
+TEST_CASE("a projector of two layers with GELU") { check_variant<LlavaProjector<Base>>("two_layer_projector"); }
 
 TEST_CASE("mixture of experts") { check_variant<MixtureOfExpertsMLP<Narrow, 4>>("mixture_of_experts"); }

@@ -15,6 +15,12 @@ namespace mllama {
 namespace detail {
 struct NoBias {};
 
+/// Rows that a format needs to be complete.
+template <class F>
+inline constexpr int rows_together = 1;
+template <PackedFormat F>
+inline constexpr int rows_together<F> = static_cast<int>(F::group);
+
 /// PyTorch's class of a linear whose weights have this format.
 template <class F>
 inline constexpr std::string_view linear_class = BlockFormat<F> ? "Linear4bit"
@@ -28,6 +34,9 @@ inline constexpr std::string_view linear_class = BlockFormat<F> ? "Linear4bit"
 /// Source:  torch.nn.Linear, bitsandbytes.nn.Linear4bit, Linear8bitLt;  keys: *.weight, *.bias
 template <WeightFormat Format, int In, int Out, bool Bias = false>
 struct Linear {
+  static constexpr int inputs = In, outputs = Out;
+  static_assert(Out % detail::rows_together<Format> == 0,
+                "Linear<Packed<F>, In, Out>: Out must be a multiple of the rows that Packed<F> keeps together");
   Parameter<Format, Out, In> weight{};
   [[no_unique_address]] std::conditional_t<Bias, Vector<Out>, detail::NoBias> bias{};
 

@@ -50,10 +50,11 @@ struct Expert {
 /// Source:  Jiang et al. 2024 (arXiv:2401.04088);  keys: *.gate.weight, *.experts.0.w1.weight …
 template <WeightFormat Format, int N, int Inner, int ExpertCount, int Top = 2, ActivationFunction A = SiLU>
 struct MixtureOfExperts {
-  static_assert(0 < Top, "MixtureOfExperts<Format, N, Inner, ExpertCount, Top>: a row takes at least one expert");
+  static_assert(Top > 0, "MixtureOfExperts<Format, N, Inner, ExpertCount, Top>: a row takes at least one expert");
   static_assert(Top <= ExpertCount,
                 "MixtureOfExperts<Format, N, Inner, ExpertCount, Top>: a row takes at most ExpertCount experts");
   static constexpr std::string_view class_name = "MixtralSparseMoeBlock";
+  static constexpr int width = N;
   static constexpr std::size_t count = static_cast<std::size_t>(ExpertCount);
 
   Linear<StoredFloat, N, ExpertCount> gate{};

@@ -58,6 +58,7 @@ struct MLP {
 /// Source:  Shazeer 2020 (arXiv:2002.05202);  keys: *.gate_proj.weight, *.up_proj.weight, *.down_proj.weight
 template <WeightFormat Format, int N, int Inner, ActivationFunction A = SiLU>
 struct GatedMLP {
+  static constexpr int width = N;
   Linear<Format, N, Inner> gate_proj{}, up_proj{};
   Linear<Format, Inner, N> down_proj{};
   Activation<A> act_fn{};

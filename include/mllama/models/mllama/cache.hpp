@@ -36,14 +36,18 @@ struct TextShape {
       static_cast<std::size_t>(C::exit_after > 0 ? C::exit_after : C::layers);  ///< layers computed
 
   static_assert(C::hidden % C::heads == 0, "TextConfig: hidden must be a multiple of heads");
+  static_assert(C::kv_heads > 0, "TextConfig: kv_heads must be at least 1");
   static_assert(C::heads % C::kv_heads == 0, "TextConfig: heads must be a multiple of kv_heads");
   // Names, because Clang prints the condition of an assertion, lambda and all, before its sentence.
-  static constexpr bool cross_fits = std::all_of(C::cross.begin(), C::cross.end(), [](int i) { return 0 <= i && i < C::layers; });
+  static constexpr int lowest_cross = C::cross.empty() ? 0 : *std::min_element(C::cross.begin(), C::cross.end());
+  static constexpr int highest_cross = C::cross.empty() ? 0 : *std::max_element(C::cross.begin(), C::cross.end());
   static constexpr bool cross_ascends =
       std::adjacent_find(C::cross.begin(), C::cross.end(), [](int a, int b) { return a >= b; }) == C::cross.end();
-  static_assert(cross_fits, "TextConfig: cross lists positions in the stack of `layers` layers");
+  static_assert(lowest_cross >= 0, "TextConfig: cross lists positions, the first being 0");
+  static_assert(highest_cross < C::layers, "TextConfig: cross lists positions in the stack of `layers` layers");
   static_assert(cross_ascends, "TextConfig: cross must ascend");
-  static_assert(0 <= C::exit_after && C::exit_after <= C::layers, "TextConfig: exit_after counts layers of the stack of `layers`");
+  static_assert(C::exit_after >= 0, "TextConfig: exit_after counts layers, 0 being all");
+  static_assert(C::exit_after <= C::layers, "TextConfig: exit_after counts layers of the stack of `layers`");
   static_assert(C::window >= 0, "TextConfig: window counts positions");
 
   static constexpr std::array<LayerSlot, C::layers> schedule = [] {

@@ -74,7 +74,7 @@ struct meta_rows {
   return found;
 }
 
-// What a configuration names, if it does not name another: see vision.hpp, mllama.hpp and text.hpp.
+// What a configuration names, if it does not name another: see vision.hpp, projector.hpp and text.hpp.
 template <class C>
 struct VisionModel;
 template <class VisionC, class TextC>
@@ -101,10 +101,10 @@ struct VisionConfig {
   static constexpr std::array aspect_ratios{TileGrid{1, 1}, TileGrid{1, 2}, TileGrid{1, 3}, TileGrid{1, 4}, TileGrid{2, 1},
                                             TileGrid{2, 2}, TileGrid{3, 1}, TileGrid{4, 1}};  ///< supported_aspect_ratios
   static constexpr bool class_token = true;  ///< whether the states of a tile begin with one that is no patch
-  /// The module that makes vision states of a picture: `(image tokens, VisionShape<C>::output)`.
+  /// The module that makes vision states of a picture: `outputs` features for each of VisionShape's image tokens.
   template <class C>
   using model = VisionModel<C>;
-  /// The module that makes of them what text attends to.
+  /// The module that makes of them what text attends to, see projector.hpp.
   template <class VisionC, class TextC>
   using projector = Projector<VisionC, TextC>;
   // int image                side of a tile in pixels (image_size)
@@ -133,7 +133,7 @@ struct TextConfig {
   static constexpr int pad_token = -1;        ///< pad_token_id, -1 if there is none; only printed
   static constexpr int window = 0;            ///< positions that a row of text sees of it, its own included; 0: all up to its own
   static constexpr int exit_after = 0;        ///< layers that are computed, the rest being left out; 0: all
-  /// The perceptron of the layers of both kinds.
+  /// The perceptron of the layers of both kinds, which takes rows of its `width`.
   template <class C>
   using mlp = TextMLP<C>;
   // int vocab         vocab_size

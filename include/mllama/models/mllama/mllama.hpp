@@ -8,17 +8,13 @@
 #include <mllama/core/check.hpp>
 #include <mllama/core/context.hpp>
 #include <mllama/core/visit.hpp>
-#include <mllama/layers/linear.hpp>
 #include <mllama/models/mllama/cache.hpp>
 #include <mllama/models/mllama/config.hpp>
+#include <mllama/models/mllama/projector.hpp>
 #include <mllama/models/mllama/text.hpp>
 #include <mllama/models/mllama/vision.hpp>
 
 namespace mllama {
-
-/// One linear layer from vision states to what text attends to.
-template <class VisionC, class TextC>
-struct Projector : Linear<typename VisionC::weights, VisionShape<VisionC>::output, TextC::hidden, true> {};
 
 /// Mllama (Llama 3.2 Vision) of two configurations; `Profile` names the numerics, see `namespace profile`.
 /// Source:  transformers' MllamaForConditionalGeneration
@@ -29,9 +25,16 @@ struct Mllama {
   using Text = TextC;
   static constexpr Numerics numerics = Profile::numerics;
 
-  typename Vision::template model<Vision> vision_model{};
+  using VisionPart = typename Vision::template model<Vision>;
+  using ProjectorPart = typename Vision::template projector<Vision, Text>;
+  static_assert(ProjectorPart::inputs == VisionPart::outputs,
+                "Mllama<VisionC, TextC>: VisionC::projector must take rows as wide as VisionC::model makes them");
+  static_assert(ProjectorPart::outputs == Text::hidden,
+                "Mllama<VisionC, TextC>: VisionC::projector must make rows of TextC::hidden for the cross-attention layers");
+
+  VisionPart vision_model{};
   CausalLM<Text> language_model{};
-  typename Vision::template projector<Vision, Text> multi_modal_projector{};
+  ProjectorPart multi_modal_projector{};
 
   static constexpr void visit(auto& self, auto&& member) {
     member("vision_model", self.vision_model);

@@ -67,6 +67,7 @@ using TextStates = View<float, Tokens, Dim<C::hidden>>;
 template <class C>
 struct SelfAttentionLayer {
   static constexpr std::string_view class_name = "MllamaSelfAttentionDecoderLayer";
+  static_assert(C::template mlp<C>::width == C::hidden, "SelfAttentionLayer<C>: C::mlp must take rows of C::hidden");
   TextSelfAttention<C> self_attn{};
   typename C::template mlp<C> mlp{};
   TextRMSNorm<C::hidden> input_layernorm{{.eps = C::norm_eps}}, post_attention_layernorm{{.eps = C::norm_eps}};
@@ -96,6 +97,7 @@ struct CrossRowMasks {
 template <class C>
 struct CrossAttentionLayer {
   static constexpr std::string_view class_name = "MllamaCrossAttentionDecoderLayer";
+  static_assert(C::template mlp<C>::width == C::hidden, "CrossAttentionLayer<C>: C::mlp must take rows of C::hidden");
   TextCrossAttention<C> cross_attn{{.q_norm = {{.eps = C::norm_eps}}, .k_norm = {{.eps = C::norm_eps}}}};
   TextRMSNorm<C::hidden> input_layernorm{{.eps = C::norm_eps}}, post_attention_layernorm{{.eps = C::norm_eps}};
   typename C::template mlp<C> mlp{};

@@ -181,6 +181,7 @@ template <class C>
 struct VisionModel {
   static constexpr std::string_view class_name = "MllamaVisionModel";
   using Shape = VisionShape<C>;
+  static constexpr int outputs = Shape::output;
 
   Vector<C::hidden> class_embedding{};
   PatchEmbedding<C> patch_embedding{};
