@@ -16,7 +16,7 @@ from make_models import I, Model, llama3, random_weight, run, text, to_file_name
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 from torch import nn
-from transformers import MixtralConfig, MllamaConfig, MllamaForConditionalGeneration
+from transformers import LlamaConfig, LlamaForCausalLM, MixtralConfig, MllamaConfig, MllamaForConditionalGeneration
 from transformers.models.mixtral.modeling_mixtral import MixtralSparseMoeBlock
 
 VARIANTS = Path(__file__).parent / "variants"
@@ -108,6 +108,19 @@ CONFIGS = {
 }
 
 
+# Llama alone: options of LlamaConfig that differ. Rotations are scaled as in 3.0, 3.1 and 3.2; the numbers in them are such that a few
+# positions show it.
+LLAMA = dict(
+    hidden_size=16, num_attention_heads=2, num_key_value_heads=1, intermediate_size=24, num_hidden_layers=3, vocab_size=40,
+    rms_norm_eps=1e-5, rope_theta=100.0, bos_token_id=1, eos_token_id=2,
+)  # fmt: skip
+LLAMAS = {
+    "llama": dict(rope_scaling=None, tie_word_embeddings=False),
+    "llama_scaled_8": dict(rope_scaling=llama3(8.0, original=32), tie_word_embeddings=False),
+    "llama_scaled_32_tied": dict(rope_scaling=llama3(32.0, original=32), tie_word_embeddings=True),
+}
+
+
 # --- models ---------------------------------------------------------------------------------------------------------
 
 
@@ -189,14 +202,55 @@ def write(name):
     save_file(dict(sorted(result.items())), folder / "case.expected.safetensors")
 
 
+# --- Llama ----------------------------------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def run_llama(model, ids, steps):
+    """Logits and states of whole rows, then of single tokens after them."""
+    seen = {}
+    layers = model.model.layers
+    handles = [model.model.embed_tokens.register_forward_hook(lambda _m, _x, y: seen.update({"hidden_states.0": y.clone()}))]
+    for i, layer in enumerate(layers):
+        keep = lambda _m, _x, y, i=i: seen.update({f"hidden_states.{i + 1}": y.clone()})  # noqa: E731
+        handles.append(layer.register_forward_hook(keep))
+    cache = transformers.DynamicCache()
+    out = {"logits": model(ids, past_key_values=cache, use_cache=True).logits}
+    for handle in handles:
+        handle.remove()
+    decoded = [model(step[:, None], past_key_values=cache, use_cache=True).logits for step in steps.unbind(1)]
+    return out | seen | {"decode_logits": torch.cat(decoded, 1)}
+
+
+def write_llama(name):
+    folder = VARIANTS / name
+    shutil.rmtree(folder, ignore_errors=True)
+    config = LlamaConfig(**LLAMA | LLAMAS[name])
+    model = LlamaForCausalLM._from_config(config, dtype=torch.bfloat16, attn_implementation="eager")
+    with torch.no_grad():
+        for key, tensor in model.state_dict().items():
+            tensor.copy_(random_weight(name, key, tuple(tensor.shape)))
+    if config.tie_word_embeddings:
+        assert model.lm_head.weight is model.model.embed_tokens.weight
+    model.save_pretrained(folder)
+    (folder / "generation_config.json").unlink(missing_ok=True)
+    ids = torch.tensor([make_models.uniform_ids(name, 40, 40)])
+    inputs = {"input_ids": ids, "decode_input_ids": torch.tensor([[5, 6, 7]])}
+    save_file(inputs, folder / "case.safetensors")
+    model = LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval()
+    result = run_llama(model, ids, inputs["decode_input_ids"])
+    result = {f"transformers_4_56/{key}": x.contiguous() for key, x in result.items()}
+    save_file(dict(sorted(result.items())), folder / "case.expected.safetensors")
+
+
 def main():
     parser = argparse.ArgumentParser()
-    parser.add_argument("variants", nargs="*", default=list(CONFIGS))
+    parser.add_argument("variants", nargs="*", default=[*CONFIGS, *LLAMAS])
     assert transformers.__version__ == "4.57.6", transformers.__version__
     torch.set_num_threads(1)
     transformers.logging.set_verbosity_error()
     for name in parser.parse_args().variants:
-        write(name)
+        write_llama(name) if name in LLAMAS else write(name)
         print(name)
 
 

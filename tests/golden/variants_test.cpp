@@ -1,10 +1,16 @@
 // SPDX-License-Identifier: MIT
+#include <array>
+#include <span>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include <mllama/generate/adapters.hpp>
+#include <mllama/generate/session.hpp>
+#include <mllama/models/mllama/describe.hpp>
 #include <variants/early_exit.hpp>
 #include <variants/int8_cross_keys.hpp>
+#include <variants/llama.hpp>
 #include <variants/lora_on_cross_attention.hpp>
 #include <variants/mixture_of_experts.hpp>
 #include <variants/other_cross_layers.hpp>
@@ -41,6 +47,18 @@ struct Narrow : Base {
     static constexpr int inner = 12;
   };
 };
+/// Llamas as their folders have them.
+struct TinyLlamaText : LlamaConfig {
+  static constexpr int vocab = 40, hidden = 16, inner = 24, heads = 2, kv_heads = 1, layers = 3;
+  static constexpr double rope_theta = 100;
+};
+struct PlainLlamaText : TinyLlamaText {
+  static constexpr RopeScaling rope_scaling{};
+};
+template <int Factor>
+struct ScaledLlamaText : TinyLlamaText {
+  static constexpr RopeScaling rope_scaling{.factor = Factor, .original_max_position_embeddings = 32};
+};
 
 std::string folder_of(std::string_view name) { return concat(MLLAMA_TEST_DATA "/golden/variants/", name); }
 
@@ -68,6 +86,13 @@ void check_model(const Model& model, const std::string& folder) {
   std::printf("%-60s worst error %.1e, reference %.1e\n", folder.substr(folder.find("variants/")).c_str(), fast, reference);
   CHECK(fast <= mllama_test::float32_tolerance);
   CHECK(reference <= mllama_test::float32_tolerance);
+}
+
+double largest_difference(std::span<const float> a, std::span<const float> b) {
+  REQUIRE(a.size() == b.size());
+  double largest = 0;
+  for (std::size_t i = 0; i < a.size(); ++i) largest = std::max(largest, std::abs(double{a[i]} - double{b[i]}));
+  return largest;
 }
 
 template <class Model>
@@ -128,3 +153,32 @@ TEST_CASE("early exit") {
 TEST_CASE("a projector of two layers with GELU") { check_variant<LlavaProjector<Base>>("two_layer_projector"); }
 
 TEST_CASE("mixture of experts") { check_variant<MixtureOfExpertsMLP<Narrow, 4>>("mixture_of_experts"); }
+
+TEST_CASE("Llama alone: rotations of 3.0, 3.1 and 3.2, a head of its own or tied") {
+  check_variant<Llama<PlainLlamaText>>("llama");
+  check_variant<Llama<ScaledLlamaText<8>>>("llama_scaled_8");
+  check_variant<Llama<ScaledLlamaText<32>>>("llama_scaled_32_tied");
+  const auto message = [](auto&& load) {
+    try {
+      load();
+    } catch (const config_error& problem) {
+      return problem.fault().field;
+    }
+    return std::string("none");
+  };
+  CHECK(message([] { static_cast<void>(load_weights<Llama<ScaledLlamaText<32>>>(folder_of("llama_scaled_8"))); }) ==
+        "text_config.rope_scaling.factor");
+  CHECK(message([] { static_cast<void>(load_weights<Base>(folder_of("llama"))); }) == "text_config.model_type");
+
+  // Sessions take it, and it asks for pictures in vain.
+  const auto loaded = load_weights<Llama<PlainLlamaText>>(folder_of("llama"));
+  CHECK_FALSE(loaded.model->has_vision());
+  Context ctx(1);
+  Session session(*loaded.model, ctx);
+  const auto whole = session.append(std::array{1, 5, 7, 9});
+  const std::vector<float> logits(whole.begin(), whole.end());
+  session.truncate(2);
+  CHECK(largest_difference(session.append(std::array{7, 9}), logits) < mllama_test::float32_tolerance);
+  CHECK(
+      describe(*loaded.model).starts_with("LlamaForCausalLM(\n  (model): MllamaTextModel(\n    (embed_tokens): Embedding(40, 16"));
+}

@@ -41,6 +41,7 @@ template <class C>
 template <class C>
 [[nodiscard]] TextSizes text_sizes_of() {
   TextSizes sizes{.vocab = C::vocab,
+                  .extra_embeddings = C::extra_embeddings,
                   .hidden = C::hidden,
                   .inner = C::inner,
                   .heads = C::heads,
@@ -86,6 +87,7 @@ class ConfigCheck {
   }
   void compare(const TextSizes& expected, const TextSizes& found) {
     same("text_config.vocab_size", expected.vocab, found.vocab);
+    same("text_config.model_type", family(expected), family(found));
     same("text_config.hidden_size", expected.hidden, found.hidden);
     same("text_config.intermediate_size", expected.inner, found.inner);
     same("text_config.num_attention_heads", expected.heads, found.heads);
@@ -114,6 +116,9 @@ class ConfigCheck {
   std::optional<Fault> difference;
 
  private:
+  /// What tells models with another number of embeddings apart.
+  static std::string_view family(const TextSizes& sizes) { return sizes.extra_embeddings == 0 ? "llama" : "mllama_text_model"; }
+
   static std::string text(std::string_view value) { return std::string(value); }
   static std::string text(double value) { return concat(value); }
   static std::string text(int value) { return concat(value); }

@@ -41,11 +41,13 @@ void for_each_parameter_of(ModelPart part, Model& model, auto&& use) {
   part == ModelPart::all ? for_each_parameter(model, canonical) : for_each_parameter(model.language_model, canonical);
 }
 
-/// Points the parameters of a model, or of its text part, at their tensors in a checkpoint, which must outlive the model's use.
+/// Points the parameters of a model, or of its text part, at their tensors in a checkpoint, which must outlive the model's use. A
+/// tied head that the checkpoint lacks is the embedding.
 /// Errors:  shape_error for a missing, misshapen or left-over tensor.
 template <class Model>
-void bind_weights(Model& model, Checkpoint& checkpoint, ModelPart part = ModelPart::all) {
-  check<shape_error>(checkpoint.find("lm_head.weight") != nullptr, [&] {
+void bind_weights(Model& model, Checkpoint& checkpoint, ModelPart part = ModelPart::all, bool tied_head = false) {
+  const bool has_head = checkpoint.find("lm_head.weight") != nullptr;
+  check<shape_error>(has_head || tied_head, [&] {
     return Fault{.file = checkpoint.folder(),
                  .field = "lm_head.weight",
                  .expected = "the head, which makes logits",
@@ -54,7 +56,7 @@ void bind_weights(Model& model, Checkpoint& checkpoint, ModelPart part = ModelPa
   });
   for_each_parameter_of(part, model, [&](std::string_view key, auto& parameter) {
     using Leaf = std::remove_cvref_t<decltype(parameter)>;
-    checkpoint.bind(parameter.weights, key, Leaf::shape);
+    checkpoint.bind(parameter.weights, has_head || key != "lm_head.weight" ? key : "embed_tokens.weight", Leaf::shape);
   });
   const auto unused = checkpoint.unused();
   check<shape_error>(unused.empty(), [&] {
@@ -95,7 +97,7 @@ template <class Model>
   const ModelSizes sizes = read_model_sizes(folder);
   if (auto difference = config_difference<Model>(sizes)) throw config_error(std::move(*difference));
   Weighted<Model> loaded{Checkpoint::open(folder), std::make_unique<Model>()};
-  bind_weights(*loaded.model, loaded.files, part_of(sizes));
+  bind_weights(*loaded.model, loaded.files, part_of(sizes), sizes.text.tied_head);
   for_each_parameter(*loaded.model, [&](const std::string&, auto& parameter) {
     detail::set_outlier_threshold(parameter.weights, static_cast<float>(sizes.quantization.int8_threshold));
   });

@@ -14,7 +14,7 @@
 #include <vector>
 
 /// What config.json and generation_config.json of a model folder say, as run-time values. The sizes are what a model type is
-/// compared with, or generated from; every reading rule of transformers' MllamaConfig is applied here and nowhere else.
+/// compared with, or generated from; every reading rule of transformers' MllamaConfig and LlamaConfig is applied here and nowhere else.
 
 namespace mllama {
 
@@ -52,7 +52,9 @@ struct VisionSizes {
 
 /// `text_config`.
 struct TextSizes {
-  int vocab = 128256;                                    ///< vocab_size: rows of the head; the embedding has 8 more
+  int vocab = 128256;                                    ///< vocab_size: rows of the head
+  int extra_embeddings = 8;                              ///< rows of the embedding beyond those: 8 of Mllama, none of Llama
+  bool tied_head = false;                                ///< tie_word_embeddings: the embedding is the head, too; of Llama only
   int hidden = 4096;                                     ///< hidden_size
   int inner = 14336;                                     ///< intermediate_size
   int heads = 32;                                        ///< num_attention_heads
@@ -84,7 +86,7 @@ struct QuantizationSettings {
   friend bool operator==(const QuantizationSettings&, const QuantizationSettings&) = default;
 };
 
-/// A whole config.json. A `mllama_text_model` has no vision part.
+/// A whole config.json. A `mllama_text_model` and a `llama` have no vision part.
 struct ModelSizes {
   std::string file;  ///< for messages
   std::optional<VisionSizes> vision;
@@ -125,8 +127,8 @@ inline int read_size(const JsonField& field, int fallback, int most, int least =
   return field.present() ? field.integer(least, most) : fallback;
 }
 
-inline double read_eps(const JsonField& field) {
-  const auto eps = field.as<double>(1e-5);
+inline double read_eps(const JsonField& field, double fallback = 1e-5) {
+  const auto eps = field.as<double>(fallback);
   if (!(eps > 0 && eps <= 1)) field.fail<config_error>("a number above 0, at most 1");
   return eps;
 }
@@ -185,12 +187,12 @@ inline void check_divides(const JsonField& config, std::string_view whole, int s
   if (size % count != 0) reject(config[whole], concat("a multiple of ", part, ", ", count), concat(size));
 }
 
-inline RopeSizes read_rope(const JsonField& text) {
+inline RopeSizes read_rope(const JsonField& text, double usual_theta) {
   RopeSizes rope;
   const bool is_new = text["rope_parameters"].present();  // transformers 5 writes one object, 4 an object and theta beside it
   const JsonField block = text[is_new ? "rope_parameters" : "rope_scaling"];
   const JsonField theta = is_new && block["rope_theta"].present() ? block["rope_theta"] : text["rope_theta"];
-  rope.theta = theta.as<double>(500000);
+  rope.theta = theta.as<double>(usual_theta);
   if (!(rope.theta > 1 && rope.theta < 1e30)) theta.fail<config_error>("a number above 1");
 
   const JsonField type = block["rope_type"].present() ? block["rope_type"] : block["type"];
@@ -212,19 +214,18 @@ inline RopeSizes read_rope(const JsonField& text) {
   return rope;
 }
 
-inline TextSizes read_text_sizes(const JsonField& config) {
-  check_model_type(config, "mllama_text_model");
-  TextSizes text;
+/// Reads what configurations of Mllama's text and of Llama have in common over the defaults of the one or the other.
+inline TextSizes read_llama_layers(const JsonField& config, TextSizes text) {
   text.vocab = read_size(config["vocab_size"], text.vocab, largest_vocab);
   text.hidden = read_size(config["hidden_size"], text.hidden, largest_width);
   text.inner = read_size(config["intermediate_size"], text.inner, largest_width);
   text.heads = read_size(config["num_attention_heads"], text.heads, largest_width);
-  text.kv_heads = read_size(config["num_key_value_heads"], text.kv_heads, largest_width);
+  text.kv_heads = read_size(config["num_key_value_heads"], text.kv_heads == 0 ? text.heads : text.kv_heads, largest_width);
   text.layers = read_size(config["num_hidden_layers"], text.layers, most_layers);
   text.max_positions = read_size(config["max_position_embeddings"], text.max_positions, std::numeric_limits<int>::max());
-  text.norm_eps = read_eps(config["rms_norm_eps"]);
+  text.norm_eps = read_eps(config["rms_norm_eps"], text.norm_eps);
   text.activation = read_activation(config["hidden_act"], text.activation);
-  text.rope = read_rope(config);
+  text.rope = read_rope(config, text.rope.theta);
   if (const JsonField field = config["bos_token_id"]; field.present()) text.bos = read_token(field);
   if (const JsonField field = config["eos_token_id"]; field.present()) text.eos = read_tokens(field);
   if (const JsonField field = config["pad_token_id"]; field.present()) text.pad = read_token(field);
@@ -234,6 +235,12 @@ inline TextSizes read_text_sizes(const JsonField& config) {
   if (const int head_dim = text.hidden / text.heads; head_dim % 2 != 0) {
     reject(config["hidden_size"], "an even number of features per head, for the rotary embedding", concat(head_dim));
   }
+  return text;
+}
+
+inline TextSizes read_text_sizes(const JsonField& config) {
+  check_model_type(config, "mllama_text_model");
+  TextSizes text = read_llama_layers(config, {});
   if (const JsonField tied = config["tie_word_embeddings"]; tied.as<bool>(false)) {
     tied.fail<config_error>("false", "Mllama's head has fewer rows than its embedding");
   }
@@ -249,6 +256,30 @@ inline TextSizes read_text_sizes(const JsonField& config) {
     reject(cross, concat("layers below num_hidden_layers, ", text.layers), concat(text.cross.back()));
   }
   if (std::cmp_equal(text.cross.size(), text.layers)) cross.fail<config_error>("at least one layer that is not in it");
+  return text;
+}
+
+/// Llama of any release; Llama 3.0 to 3.2 scale rotations not at all, or as `llama3`.
+inline TextSizes read_llama_sizes(const JsonField& config) {
+  TextSizes text = read_llama_layers(config, {.vocab = 32000,
+                                              .extra_embeddings = 0,
+                                              .inner = 11008,
+                                              .kv_heads = 0,
+                                              .layers = 32,
+                                              .max_positions = 2048,
+                                              .norm_eps = 1e-6,
+                                              .cross = {},
+                                              .rope = {.theta = 10000},
+                                              .bos = 1,
+                                              .eos = {2},
+                                              .pad = {}});
+  text.tied_head = config["tie_word_embeddings"].as<bool>(false);
+  if (const JsonField head_dim = config["head_dim"]; head_dim.present() && head_dim.as<int>() != text.hidden / text.heads) {
+    head_dim.fail<config_error>(concat("hidden_size / num_attention_heads, ", text.hidden / text.heads));
+  }
+  for (const std::string_view bias : {"attention_bias", "mlp_bias"}) {
+    if (config[bias].as<bool>(false)) config[bias].fail<config_error>("false");
+  }
   return text;
 }
 
@@ -339,14 +370,19 @@ inline std::string folder_file(const std::string& folder, std::string_view name)
 /// Errors:  format_error if a field has another type or an impossible value, config_error if fields contradict each other or ask
 /// for
 ///          what no Mllama has; both name the field.
-/// Source:  transformers' MllamaConfig, MllamaTextConfig, MllamaVisionConfig; where its releases disagree the file is rejected.
+/// Source:  transformers' MllamaConfig, MllamaTextConfig, MllamaVisionConfig, LlamaConfig; where its releases disagree the file is rejected.
 [[nodiscard]] inline ModelSizes model_sizes(const JsonField& config) {
   ModelSizes sizes;
   sizes.file = config.file();
   const auto type = config["model_type"].as<std::string>();
-  const bool is_text = type == "mllama_text_model";
-  if (!is_text && type != "mllama") config["model_type"].fail<config_error>("\"mllama\" or \"mllama_text_model\"");
+  const bool is_text = type == "mllama_text_model", is_llama = type == "llama";
+  if (!is_text && !is_llama && type != "mllama")
+    config["model_type"].fail<config_error>("\"mllama\", \"mllama_text_model\" or \"llama\"");
   sizes.quantization = detail::read_quantization(config);
+  if (is_llama) {
+    sizes.text = detail::read_llama_sizes(config);
+    return sizes;
+  }
   sizes.text = detail::read_text_sizes(is_text ? config : config["text_config"]);
   if (is_text) return sizes;
   sizes.vision = detail::read_vision_sizes(config["vision_config"]);

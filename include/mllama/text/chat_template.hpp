@@ -86,17 +86,18 @@ inline constexpr std::string_view plain_template =
 /// Errors:  format_error when it is neither; a prompt in a wrong form would quietly make a model answer badly.
 [[nodiscard]] inline ChatTemplate chat_template_of(std::string_view jinja, std::string_view file = "chat template") {
   const auto has = [jinja](std::string_view part) { return jinja.find(part) != jinja.npos; };
-  // Published revisions differ in how the date is found, which ChatOptions decides here.
-  if (has("Cutting Knowledge Date: December 2023") && has("tools_in_user_message") &&
-      has("Prompting with images is incompatible with system messages.") && has(image_token))
+  // Published revisions differ in how the date is found, which ChatOptions decides here. Llama 3.1's and 3.2's without pictures are
+  // what Vision's is where there are none; 3.1's may name built-in tools, which nobody does here.
+  const bool takes_images = has("Prompting with images is incompatible with system messages.") && has(image_token);
+  if (has("Cutting Knowledge Date: December 2023") && has("tools_in_user_message") && (takes_images || !has("image")))
     return ChatTemplate::llama_3_2;
   if (detail::template_core(jinja) == detail::template_core(detail::plain_template)) return ChatTemplate::plain;
-  throw format_error(
-      Fault{.file = std::string(file),
-            .field = "chat_template",
-            .expected = "the template of Llama 3.2 Vision Instruct, or the plain one of transformers' conversion script",
-            .found = "another one",
-            .note = "choose a ChatTemplate if one of them will do"});
+  throw format_error(Fault{
+      .file = std::string(file),
+      .field = "chat_template",
+      .expected = "the template of Llama 3.1, 3.2 or 3.2 Vision Instruct, or the plain one of transformers' conversion script",
+      .found = "another one",
+      .note = "choose a ChatTemplate if one of them will do"});
 }
 
 /// Today's date in local time, as Python's `strftime("%d %b %Y")` gives it in English.

@@ -261,12 +261,14 @@ TEST_CASE("the files beside the weights are read, too") {
   folder.write("tokenizer.json", "{");
   folder.write("preprocessor_config.json", R"({"size": {"height": 42, "width": 42}, "max_image_tiles": 2})");
   folder.write("chat_template.jinja", "{{ messages }}");
-  CHECK(verified(folder).problems ==
-        Lines{"generation_config.json: top_p: expected a number from 0 to 1, found 7",
-              "chat_template.jinja: chat_template: expected the template of Llama 3.2 Vision Instruct, or the plain one of "
-              "transformers' conversion script, found another one: choose a ChatTemplate if one of them will do",
-              "tokenizer.json: byte 1: expected a key, found the end of the text",
-              "preprocessor_config.json: size: expected 28, found 42: the file does not belong to this model type"});
+  CHECK(
+      verified(folder).problems ==
+      Lines{
+          "generation_config.json: top_p: expected a number from 0 to 1, found 7",
+          "chat_template.jinja: chat_template: expected the template of Llama 3.1, 3.2 or 3.2 Vision Instruct, or the plain one of "
+          "transformers' conversion script, found another one: choose a ChatTemplate if one of them will do",
+          "tokenizer.json: byte 1: expected a key, found the end of the text",
+          "preprocessor_config.json: size: expected 28, found 42: the file does not belong to this model type"});
   folder.write("config.json", "[]");
   const Found found = verified(folder);
   REQUIRE(found.problems.size() == 4);

@@ -180,7 +180,7 @@ struct TextModel {
       if (slot.cross) {
         if (image_count == 0) continue;  // a run without pictures is plain Llama
         point_at_images(batch, slot.index, blocks.flat(), image_rows.flat());
-        layers.cross[slot.index](x, image_rows.flat(), masks, ctx);
+        if constexpr (Shape::cross_layers != 0) layers.cross[slot.index](x, image_rows.flat(), masks, ctx);
       } else {
         point_at_cache(batch, slot.index, text_rows.flat());
         layers.self[slot.index](x, angles, text_rows.flat(), ctx);
