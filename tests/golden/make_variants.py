@@ -16,8 +16,10 @@ from make_models import I, Model, llama3, random_weight, run, text, to_file_name
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 from torch import nn
-from transformers import LlamaConfig, LlamaForCausalLM, MixtralConfig, MllamaConfig, MllamaForConditionalGeneration
+from transformers import LlamaConfig, LlamaForCausalLM, MixtralConfig, MllamaConfig, MllamaForConditionalGeneration, SiglipVisionConfig
+from transformers.modeling_outputs import BaseModelOutput
 from transformers.models.mixtral.modeling_mixtral import MixtralSparseMoeBlock
+from transformers.models.siglip.modeling_siglip import SiglipVisionTransformer
 
 VARIANTS = Path(__file__).parent / "variants"
 
@@ -80,6 +82,28 @@ def two_layer_projector(model):
     model.model.multi_modal_projector = TwoLayerProjector(model.config.vision_config.vision_output_dim, model.model.hidden_size)
 
 
+class SiglipTower(SiglipVisionTransformer):
+    """SigLIP's vision model under Mllama's signature: one tile to a picture."""
+
+    def __init__(self, config):
+        super().__init__(config)
+        self.num_patches = self.embeddings.num_patches
+
+    def forward(self, pixel_values, aspect_ratio_mask=None, **_unused):
+        states = super().forward(pixel_values.flatten(0, 2)).last_hidden_state
+        return BaseModelOutput(last_hidden_state=states.reshape(*pixel_values.shape[:3], *states.shape[1:]))
+
+
+def siglip(model):
+    config = SiglipVisionConfig(
+        hidden_size=8, intermediate_size=12, num_hidden_layers=2, num_attention_heads=2, image_size=21, patch_size=7,
+        vision_use_head=False,
+    )  # fmt: skip
+    config._attn_implementation = "eager"
+    model.model.vision_model = SiglipTower(config)
+    model.model.multi_modal_projector = TwoLayerProjector(config.hidden_size, model.model.hidden_size)
+
+
 class Mixture(MixtralSparseMoeBlock):
     def forward(self, x):
         return super().forward(x)[0]
@@ -105,6 +129,7 @@ CONFIGS = {
     "early_exit": ({}, early_exit),
     "two_layer_projector": ({}, two_layer_projector),
     "mixture_of_experts": (dict(inner=12), mixture_of_experts),
+    "siglip": ({}, siglip),
 }
 
 
@@ -127,7 +152,8 @@ LLAMAS = {
 def build(name):
     """The variant's model with weights that bfloat16 holds, in float32."""
     sizes, change = CONFIGS[name]
-    spec = Model(vision(**VISION), text(**TEXT | sizes))
+    one_tile = dict(image=21, tiles=1, ratios=[[1, 1]]) if name == "siglip" else {}
+    spec = Model(vision(**VISION | one_tile), text(**TEXT | sizes))
     config = MllamaConfig(vision_config=spec.vision, text_config=spec.text, image_token_index=spec.text["vocab_size"])
     config._attn_implementation = "eager"
     model = MllamaForConditionalGeneration._from_config(config, dtype=torch.float32, attn_implementation="eager")
@@ -145,6 +171,10 @@ def save(name, model):
     folder.mkdir(parents=True)
     model.config.dtype = "bfloat16"
     model.config.save_pretrained(folder)
+    if name == "siglip":
+        settings = json.loads((folder / "config.json").read_text())
+        settings["vision_config"] = model.model.vision_model.config.to_diff_dict()
+        (folder / "config.json").write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n")
     tensors = {to_file_name(key): x.bfloat16().contiguous() for key, x in model.state_dict().items()}
     if name == "int8_cross_keys":
         tensors |= int8_cross_keys(model, tensors)
@@ -190,9 +220,9 @@ def lora_on_cross_attention(name, model, folder):
 def write(name):
     model = build(name)
     folder = save(name, model)
+    ratios = [[(1, 1)], [(1, 1), (1, 1)]] if name == "siglip" else [[(1, 2)], [(1, 1), (2, 1)]]
     _, inputs = make_models.case(
-        "mixed", name, [[1, 7, I, 31, 9, 22, 13, 5, 18], [1, I, 30, 4, I, 17, 2]], [[(1, 2)], [(1, 1), (2, 1)]],
-        "left", [[5, 6, 7], [8, 9, 10]],
+        "mixed", name, [[1, 7, I, 31, 9, 22, 13, 5, 18], [1, I, 30, 4, I, 17, 2]], ratios, "left", [[5, 6, 7], [8, 9, 10]],
     )  # fmt: skip
     save_file(inputs, folder / "case.safetensors")
     if name == "lora_on_cross_attention":

@@ -14,6 +14,7 @@
 #include <variants/lora_on_cross_attention.hpp>
 #include <variants/mixture_of_experts.hpp>
 #include <variants/other_cross_layers.hpp>
+#include <variants/siglip.hpp>
 #include <variants/sliding_window.hpp>
 #include <variants/two_layer_projector.hpp>
 #include <variants/wider_mlp.hpp>
@@ -47,6 +48,10 @@ struct Narrow : Base {
     static constexpr int inner = 12;
   };
 };
+struct TinySiglip : SiglipConfig {
+  static constexpr int image = 21, patch = 7, hidden = 8, inner = 12, heads = 2, layers = 2;
+};
+
 /// Llamas as their folders have them.
 struct TinyLlamaText : LlamaConfig {
   static constexpr int vocab = 40, hidden = 16, inner = 24, heads = 2, kv_heads = 1, layers = 3;
@@ -153,6 +158,11 @@ TEST_CASE("early exit") {
 TEST_CASE("a projector of two layers with GELU") { check_variant<LlavaProjector<Base>>("two_layer_projector"); }
 
 TEST_CASE("mixture of experts") { check_variant<MixtureOfExpertsMLP<Narrow, 4>>("mixture_of_experts"); }
+
+TEST_CASE("another vision model") {
+  check_variant<SiglipTower<Base, TinySiglip>>("siglip");
+  CHECK_THROWS_AS(static_cast<void>(load_weights<Base>(folder_of("siglip"))), config_error);
+}
 
 TEST_CASE("Llama alone: rotations of 3.0, 3.1 and 3.2, a head of its own or tied") {
   check_variant<Llama<PlainLlamaText>>("llama");

@@ -283,7 +283,28 @@ inline TextSizes read_llama_sizes(const JsonField& config) {
   return text;
 }
 
+/// SigLIP: one tile, no states but the last.
+inline VisionSizes read_siglip_sizes(const JsonField& config) {
+  VisionSizes vision{.hidden = read_size(config["hidden_size"], 768, largest_width),
+                     .inner = read_size(config["intermediate_size"], 3072, largest_width),
+                     .heads = read_size(config["num_attention_heads"], 12, largest_width),
+                     .layers = read_size(config["num_hidden_layers"], 12, most_layers),
+                     .global_layers = 0,
+                     .channels = read_size(config["num_channels"], 3, 64),
+                     .image_size = read_size(config["image_size"], 224, largest_image),
+                     .patch_size = read_size(config["patch_size"], 16, largest_image),
+                     .max_tiles = 1,
+                     .norm_eps = read_eps(config["layer_norm_eps"], 1e-6),
+                     .activation = read_activation(config["hidden_act"], "gelu_pytorch_tanh"),
+                     .taps = {},
+                     .aspect_ratios = {{1, 1}}};
+  vision.output = vision.hidden;
+  check_divides(config, "hidden_size", vision.hidden, "num_attention_heads", vision.heads);
+  return vision;
+}
+
 inline VisionSizes read_vision_sizes(const JsonField& config) {
+  if (config["model_type"].as<std::string>("") == "siglip_vision_model") return read_siglip_sizes(config);
   check_model_type(config, "mllama_vision_model");
   VisionSizes vision;
   vision.hidden = read_size(config["hidden_size"], vision.hidden, largest_width);

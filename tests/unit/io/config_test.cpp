@@ -215,7 +215,7 @@ TEST_CASE("what no Mllama can be is rejected by field, expected and found") {
   };
   const Row rows[] = {
       {"", "model_type", "", "model_type: expected a string, found nothing"},
-      {"", "model_type", "\"llama\"", R"(model_type: expected "mllama" or "mllama_text_model", found "llama")"},
+      {"", "model_type", "\"llava\"", R"(model_type: expected "mllama" or "mllama_text_model", found "llama")"},
       {"", "vision_config", "[]", "vision_config: expected an object, found []"},
       {"", "text_config", "7", "text_config: expected an object, found 7"},
       {"", "image_token_index", "48", "image_token_index: expected a row of the embedding, 0 to 47, found 48"},
@@ -300,6 +300,52 @@ TEST_CASE("what no Mllama can be is rejected by field, expected and found") {
     CHECK(what.starts_with("config.json: "));
     CHECK(what.find(row.part) != std::string::npos);
   }
+}
+
+TEST_CASE("Llama alone") {
+  const auto read = [](std::string_view members) { return sizes_of(concat(R"({"model_type": "llama")", members, '}')); };
+  const ModelSizes defaults = read("");
+  CHECK_FALSE(defaults.vision.has_value());
+  CHECK(defaults.text == TextSizes{.vocab = 32000,
+                                   .extra_embeddings = 0,
+                                   .inner = 11008,
+                                   .kv_heads = 32,
+                                   .layers = 32,
+                                   .max_positions = 2048,
+                                   .norm_eps = 1e-6,
+                                   .cross = {},
+                                   .rope = {.theta = 10000},
+                                   .bos = 1,
+                                   .eos = {2},
+                                   .pad = {}});
+  const TextSizes small = read(R"(, "hidden_size": 64, "num_attention_heads": 4, "head_dim": 16, "tie_word_embeddings": true,
+      "rope_theta": 5e5, "rope_scaling": {"rope_type": "llama3", "factor": 32.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+      "original_max_position_embeddings": 8192})")
+                              .text;
+  CHECK((small.tied_head && small.kv_heads == 4 && small.rope.factor == 32 && small.rope.theta == 500000));
+  CHECK(read(R"(, "rope_scaling": null)").text.rope.factor == 1);
+  for (const auto& [members, part] : {
+           std::pair<std::string_view, std::string_view>{R"(, "head_dim": 64)",
+                                                         "head_dim: expected hidden_size / num_attention_heads, 128"},
+           {R"(, "attention_bias": true)", "attention_bias: expected false"},
+           {R"(, "mlp_bias": true)", "mlp_bias: expected false"},
+           {R"(, "num_key_value_heads": 5)", "num_attention_heads: expected a multiple of num_key_value_heads, 5"},
+           {R"(, "rope_scaling": {"rope_type": "yarn"})", "rope_type: expected \"default\" or \"llama3\""},
+           {R"(, "tie_word_embeddings": 1)", "tie_word_embeddings: expected true or false"},
+       }) {
+    CAPTURE(members);
+    CHECK(message<error>([&] { read(members); }).find(part) != std::string::npos);
+  }
+}
+
+TEST_CASE("SigLIP's vision model") {
+  Document document = small();
+  document.vision = {{"model_type", "\"siglip_vision_model\""}, {"hidden_size", "36"}, {"layer_norm_eps", "1e-5"}};
+  const VisionSizes sizes = *sizes_of(document).vision;
+  CHECK((sizes.hidden == 36 && sizes.output == 36 && sizes.taps.empty() && sizes.max_tiles == 1 && sizes.global_layers == 0));
+  CHECK((sizes.image_size == 224 && sizes.patch_size == 16 && sizes.norm_eps == 1e-5 && sizes.activation == "gelu_pytorch_tanh"));
+  document.vision["num_attention_heads"] = "5";
+  CHECK(message<config_error>([&] { sizes_of(document); }).find("hidden_size: expected a multiple of") != std::string::npos);
 }
 
 TEST_CASE("a table of positions that no int can index is rejected") {

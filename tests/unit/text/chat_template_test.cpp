@@ -171,8 +171,10 @@ TEST_CASE("templates are recognised, and unknown ones are not guessed") {
                                "Prompting with images is incompatible with system messages.",
                                "if not tools_in_user_message is defined", "{{- '<|image|>' }}"};
   CHECK(chat_template_of(concat(parts[0], parts[1], parts[2], parts[3])) == ChatTemplate::llama_3_2);
-  for (const std::string& text : {std::string(), std::string("{{ messages[0].content }}"), concat(parts[0], parts[1], parts[2]),
-                                  concat(parts[0], parts[2], parts[3]), concat(plain, "{% if tools %}"), plain.substr(1)}) {
+  CHECK(chat_template_of(concat(parts[0], parts[2])) == ChatTemplate::llama_3_2);  // Llama 3.1 and 3.2 without pictures
+  for (const std::string& text :
+       {std::string(), parts[0], parts[2], std::string("{{ messages[0].content }}"), concat(parts[0], parts[1], parts[2]),
+        concat(parts[0], parts[2], parts[3]), concat(plain, "{% if tools %}"), plain.substr(1)}) {
     CHECK_THROWS_AS(static_cast<void>(chat_template_of(text)), format_error);
   }
 }
