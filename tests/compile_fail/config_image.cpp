@@ -11,4 +11,4 @@ constexpr int side = 574;
 struct Wide : mllama::Vision560 {
   static constexpr int image = side;
 };
-static_assert(mllama::VisionShape<Wide>::grid > 0);
+static_assert(mllama::VisionModel<Wide>::outputs > 0);

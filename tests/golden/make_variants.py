@@ -96,7 +96,7 @@ class SiglipTower(SiglipVisionTransformer):
 
 def siglip(model):
     config = SiglipVisionConfig(
-        hidden_size=8, intermediate_size=12, num_hidden_layers=2, num_attention_heads=2, image_size=21, patch_size=7,
+        hidden_size=8, intermediate_size=12, num_hidden_layers=2, num_attention_heads=2, image_size=23, patch_size=7,
         vision_use_head=False,
     )  # fmt: skip
     config._attn_implementation = "eager"
@@ -152,7 +152,7 @@ LLAMAS = {
 def build(name):
     """The variant's model with weights that bfloat16 holds, in float32."""
     sizes, change = CONFIGS[name]
-    one_tile = dict(image=21, tiles=1, ratios=[[1, 1]]) if name == "siglip" else {}
+    one_tile = dict(image=23, tiles=1, ratios=[[1, 1]]) if name == "siglip" else {}
     spec = Model(vision(**VISION | one_tile), text(**TEXT | sizes))
     config = MllamaConfig(vision_config=spec.vision, text_config=spec.text, image_token_index=spec.text["vocab_size"])
     config._attn_implementation = "eager"

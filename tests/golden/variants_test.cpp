@@ -39,9 +39,7 @@ struct BaseText : TextConfig {
   static constexpr int hidden = 16, inner = 24, heads = 4, kv_heads = 2, layers = 5;
   static constexpr std::array cross{1, 3};
 };
-struct Base : Mllama<BaseVision, BaseText> {
-  static constexpr std::string_view name = "base";
-};
+struct Base : Mllama<BaseVision, BaseText> {};
 /// The same with experts of half the width.
 struct Narrow : Base {
   struct Text : BaseText {
@@ -49,7 +47,7 @@ struct Narrow : Base {
   };
 };
 struct TinySiglip : SiglipConfig {
-  static constexpr int image = 21, patch = 7, hidden = 8, inner = 12, heads = 2, layers = 2;
+  static constexpr int image = 23, patch = 7, hidden = 8, inner = 12, heads = 2, layers = 2;
 };
 
 /// Llamas as their folders have them.

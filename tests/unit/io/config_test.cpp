@@ -215,7 +215,7 @@ TEST_CASE("what no Mllama can be is rejected by field, expected and found") {
   };
   const Row rows[] = {
       {"", "model_type", "", "model_type: expected a string, found nothing"},
-      {"", "model_type", "\"llava\"", R"(model_type: expected "mllama" or "mllama_text_model", found "llama")"},
+      {"", "model_type", "\"llava\"", R"(model_type: expected "mllama", "mllama_text_model" or "llama", found "llava")"},
       {"", "vision_config", "[]", "vision_config: expected an object, found []"},
       {"", "text_config", "7", "text_config: expected an object, found 7"},
       {"", "image_token_index", "48", "image_token_index: expected a row of the embedding, 0 to 47, found 48"},

@@ -119,7 +119,7 @@ struct SiglipEncoder {
   static constexpr void visit(auto& self, auto&& member) { member("layers", self.layers); }
 };
 
-/// Shapes:  picture (1, channels, image, image) -> vision states (patches, hidden)
+/// Shapes:  picture (1, channels, image, image) -> vision states (patches, hidden); a rest of the picture that is no patch is not seen
 template <class C>
 struct SiglipVisionModel {
   static_assert(C::tiles == 1, "SiglipVisionModel<C>: a picture is one tile");

@@ -35,7 +35,6 @@ struct VisionShape {
   static constexpr int output = C::hidden * (1 + static_cast<int>(C::intermediate.size()));  ///< vision_output_dim
   static constexpr int image_tokens = C::tiles * positions;
 
-  static_assert(C::image % C::patch == 0, "VisionConfig: image must be a multiple of patch");
   static_assert(C::hidden % C::heads == 0, "VisionConfig: hidden must be a multiple of heads");
   // Names, because Clang prints the condition of an assertion, lambda and all, before its sentence.
   static constexpr bool intermediate_fits =
@@ -179,6 +178,7 @@ struct PictureTiles {
 /// Costs:   all tiles are computed at full length, because real positions attend to empty ones.
 template <class C>
 struct VisionModel {
+  static_assert(C::image % C::patch == 0, "VisionConfig: image must be a multiple of patch");
   static constexpr std::string_view class_name = "MllamaVisionModel";
   using Shape = VisionShape<C>;
   static constexpr int outputs = Shape::output;
