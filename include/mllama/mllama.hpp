@@ -22,7 +22,7 @@
 #include <mllama/generate/padded.hpp>
 #include <mllama/generate/picture.hpp>
 #include <mllama/generate/pretrained.hpp>
-#include <mllama/generate/recorder.hpp>
+#include <mllama/observe/recorder.hpp>
 #include <mllama/generate/sampler.hpp>
 #include <mllama/generate/session.hpp>
 #include <mllama/io/adapter_config.hpp>

@@ -73,6 +73,7 @@ struct Mllama {
     using KeyTensor = Tensor<float, ImageTokens, Dim<TextShape<Text>::kv_width>>;
     KeyTensor keys(ctx.workspace(), {states.rows()}), values(ctx.workspace(), {states.rows()});
     for (std::size_t i = 0; i < image.layers.size(); ++i) {
+      [[maybe_unused]] const auto layer = ctx.layer(static_cast<std::size_t>(Text::cross[i]));
       language_model.model.layers.cross[i].cross_attn.encode(states, keys, values, ctx);
       const auto keep = [&](kernels::KeptKeys& to, const KeyTensor& from) {
         constexpr kernels::KeyShape shape = TextShape<Text>::keys;

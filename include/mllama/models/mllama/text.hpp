@@ -78,8 +78,8 @@ struct SelfAttentionLayer {
   template <class Ctx>
   void operator()(TextStates<C> x, View<const float, Tokens, Dim<TextShape<C>::head_dim>> angles, std::span<const CachedRows> rows,
                   Ctx& ctx) const {
-    self_attn.add(input_layernorm(x, ctx), angles, rows, {x}, ctx);
-    mlp.add(post_attention_layernorm(x, ctx), {x}, ctx);
+    self_attn.add(ctx.shown("input_layernorm", input_layernorm(x, ctx)), angles, rows, {x}, ctx);
+    mlp.add(ctx.shown("post_attention_layernorm", post_attention_layernorm(x, ctx)), {x}, ctx);
   }
 };
 
@@ -109,8 +109,10 @@ struct CrossAttentionLayer {
 
   template <class Ctx>
   void operator()(TextStates<C> x, std::span<const ImageRows> rows, const CrossRowMasks& masks, Ctx& ctx) const {
-    cross_attn.add(input_layernorm(x, ctx), rows, {x, cross_attn_attn_gate(), masks.attention}, ctx);
-    mlp.add(post_attention_layernorm(x, ctx), {x, cross_attn_mlp_gate(), masks.mlp}, ctx);
+    cross_attn.add(ctx.shown("input_layernorm", input_layernorm(x, ctx)), rows,
+                   {x, cross_attn_attn_gate.shown("cross_attn_attn_gate", ctx), masks.attention}, ctx);
+    mlp.add(ctx.shown("post_attention_layernorm", post_attention_layernorm(x, ctx)),
+            {x, cross_attn_mlp_gate.shown("cross_attn_mlp_gate", ctx), masks.mlp}, ctx);
   }
 };
 
@@ -171,6 +173,7 @@ struct TextModel {
 
     std::size_t position = 0;
     for (const LayerSlot slot : Shape::schedule) {
+      [[maybe_unused]] const auto layer = ctx.layer(position);
       ++position;
       if (slot.cross) {
         if (image_count == 0) continue;  // a run without pictures is plain Llama
@@ -252,14 +255,17 @@ struct CausalLM {
   /// Shapes:  states (tokens, hidden) -> (tokens, vocab)
   template <class Ctx>
   [[nodiscard]] Tensor<float, Tokens, Dim<C::vocab>> logits(View<const float, Tokens, Dim<C::hidden>> states, Ctx& ctx) const {
-    return lm_head(model.norm(states, ctx), ctx);
+    auto y = lm_head(ctx.shown("norm", model.norm(states, ctx)), ctx);
+    ctx.tap({"logits"}, y.view());
+    return y;
   }
   /// The same by a screened head: the `candidates` largest of each row.
   template <class Ctx>
   [[nodiscard]] Tensor<float, Tokens, Dim<C::vocab>> logits(View<const float, Tokens, Dim<C::hidden>> states,
                                                             const ScreenedLogits<C>& head, std::size_t candidates, Ctx& ctx) const {
     auto y = ctx.template tensor<float, Tokens, Dim<C::vocab>>({states.rows()});
-    head.into(model.norm(states, ctx), candidates, y, ctx);
+    head.into(ctx.shown("norm", model.norm(states, ctx)), candidates, y, ctx);
+    ctx.tap({"logits"}, y.view());
     return y;
   }
 };

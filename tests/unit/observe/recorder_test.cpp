@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include <doctest/doctest.h>
 
-#include <mllama/generate/recorder.hpp>
+#include <mllama/observe/recorder.hpp>
 #include <unit/layers/random_rows.hpp>
 
 using namespace mllama;
