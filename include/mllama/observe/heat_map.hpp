@@ -65,7 +65,7 @@ namespace detail {
       const auto column = between(x, picture.width, fit.width, columns);
       const float value = mix(mix(map.at(row.first, column.first), map.at(row.first, column.second), column.weight),
                               mix(map.at(row.second, column.first), map.at(row.second, column.second), column.weight), row.weight);
-      const float share = most > 0 ? value / most : 0;
+      const float share = most > 0 && value >= 0 && value <= most ? value / most : 0;  // 0 also for what is not a number
       const std::uint8_t* const from = picture.row(y).data() + x * Image::channels;
       const float grey = (0.3F * from[0] + 0.59F * from[1] + 0.11F * from[2]) * 0.45F;
       const auto colour = detail::heat_colour(share);
