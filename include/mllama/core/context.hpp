@@ -222,7 +222,7 @@ class Context {
 
   /// `threads` = 0: as many as the machine runs at once.
   /// Errors:  input_error if the processor has not the instruction set that the back end or MLLAMA_ARCH pins.
-  explicit Context(unsigned threads = 0, Observer observer = {}) : threads_(threads), observer_(std::move(observer)) {}
+  explicit Context(unsigned threads = 0, Observer observer = Observer{}) : threads_(threads), observer_(std::move(observer)) {}
 
   [[nodiscard]] ThreadPool& threads() noexcept { return threads_; }
   [[nodiscard]] Workspace& workspace() noexcept { return workspace_; }

@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: MIT
+# cmake -D compiler=C++ -D flags=LIST -D objdump=PROGRAM -D include=FOLDER -D source=FILE -D folder=DIR -P compare.cmake
+#
+# Without an observer, taps compile to nothing: the source has the same machine code, instruction by instruction, with the headers as
+# they are and with copies of them that have no taps.
+file(REMOVE_RECURSE "${folder}")
+file(COPY "${include}/" DESTINATION "${folder}/include")
+
+# Takes the taps out of layers and models, and counts them.
+set(removed 0)
+function(take_out pattern by)
+  string(REGEX MATCHALL "${pattern}" found "${text}")
+  foreach(one IN LISTS found)
+    math(EXPR removed "${removed} + 1")
+  endforeach()
+  string(REGEX REPLACE "${pattern}" "${by}" text "${text}")
+  set(text "${text}" PARENT_SCOPE)
+  set(removed ${removed} PARENT_SCOPE)
+endfunction()
+file(GLOB_RECURSE headers "${folder}/include/mllama/layers/*.hpp" "${folder}/include/mllama/models/*.hpp")
+foreach(header IN LISTS headers)
+  file(READ "${header}" text)
+  string(REPLACE ";" "@semicolon@" text "${text}")  # which separates the elements of CMake's lists
+  string(REPLACE "[" "@bracket@" text "${text}")    # and these keep them together
+  string(REPLACE "]" "@end@" text "${text}")
+  take_out("if constexpr \\(Ctx::wants\\([^@]*@semicolon@" "")
+  take_out("ctx\\.tap\\([^@]*@semicolon@" "")
+  take_out("@bracket@@bracket@maybe_unused@end@@end@ const auto [a-z]+ = ctx\\.layer\\([^@]*(@bracket@[^@]*@end@[^@]*)?@semicolon@" "")
+  take_out("ctx\\.shown\\(\"[a-z_]+\", ([a-z_.]+\\([^()]*\\))\\)" "\\1")
+  take_out("\\.shown\\(\"[a-z_]+\", ctx\\)" "()")
+  if(text MATCHES "(ctx[.](tap|shown|layer)\\(|Ctx::wants\\(|[.]shown\\(\")[^\n]*")
+    message(FATAL_ERROR "${header}: a tap in a form that this test does not know: ${CMAKE_MATCH_0}")
+  endif()
+  string(REPLACE "@semicolon@" ";" text "${text}")
+  string(REPLACE "@bracket@" "[" text "${text}")
+  string(REPLACE "@end@" "]" text "${text}")
+  file(WRITE "${header}" "${text}")
+endforeach()
+if(removed LESS 25)
+  message(FATAL_ERROR "only ${removed} taps were found")
+endif()
+
+# GCC's pairing of neighbouring stores goes another way when an argument is copied another way, to the same end.
+foreach(headers "${include}" "${folder}/include")
+  execute_process(COMMAND ${compiler} ${flags} -O2 -fno-tree-slp-vectorize -g0 -w -I "${headers}" -c "${source}" -o "${folder}/layers.o" RESULT_VARIABLE status)
+  if(NOT status EQUAL 0)
+    message(FATAL_ERROR "does not compile with ${headers}")
+  endif()
+  execute_process(COMMAND "${objdump}" -d --no-show-raw-insn "${folder}/layers.o" RESULT_VARIABLE status OUTPUT_VARIABLE code)
+  if(NOT status EQUAL 0 OR NOT code MATCHES "cross_attention_layer")
+    message(FATAL_ERROR "no code: ${code}")
+  endif()
+  string(REGEX REPLACE "\n[^\n]*file format[^\n]*\n" "\n" code "${code}")
+  string(LENGTH "${code}" length)
+  string(SHA256 hash "${code}")
+  list(APPEND hashes "${length} characters of instructions, ${hash}")
+endforeach()
+list(GET hashes 0 with)
+list(GET hashes 1 without)
+message("${removed} taps\nwith:    ${with}\nwithout: ${without}")
+if(NOT with STREQUAL without)
+  message(FATAL_ERROR "taps leave traces in the code of a context without an observer")
+endif()
