@@ -22,7 +22,7 @@ using namespace mllama;
 struct Text : TextConfig {
   using weights = F32;
   using head_weights = F32;
-  static constexpr int vocab = 640, image_token = 640;
+  static constexpr int vocab = 640;
   static constexpr int hidden = 128, inner = 256, heads = 4, kv_heads = 2, layers = 6;
   static constexpr std::array cross{2, 4};
 };

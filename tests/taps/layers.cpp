@@ -7,7 +7,7 @@
 
 #include <mllama/models/mllama/mllama.hpp>
 
-namespace {
+namespace taps_test {
 
 struct Vision : mllama::VisionConfig {
   using weights = mllama::F32;
@@ -19,15 +19,13 @@ struct Vision : mllama::VisionConfig {
 struct Text : mllama::TextConfig {
   using weights = mllama::F32;
   using head_weights = mllama::F32;
-  static constexpr int vocab = 513, image_token = 513;
+  static constexpr int vocab = 513;
   static constexpr int hidden = 24, inner = 40, heads = 4, kv_heads = 2, layers = 5;
   static constexpr std::array cross{1, 3};
 };
 using Model = mllama::Mllama<Vision, Text>;
 using Ctx = mllama::Context<mllama::reference>;
 using Hidden = mllama::Dim<Text::hidden>;
-
-}  // namespace
 
 extern const Model model;
 extern Ctx ctx;
@@ -55,3 +53,5 @@ mllama::Tensor<float, mllama::Tokens, Hidden> forward(const mllama::TextBatch<Te
 mllama::Tensor<float, mllama::Tokens, mllama::Dim<Text::vocab>> logits(mllama::View<const float, mllama::Tokens, Hidden> states) {
   return model.language_model.logits(states, ctx);
 }
+
+}  // namespace taps_test
