@@ -91,11 +91,11 @@ std::size_t number_of(std::string_view option, const std::string& text, std::str
 struct Maps {
   const std::vector<mllama::AttentionMaps::Pass>& passes;
   mllama::Canvas canvas;
-  std::size_t grid = 0;
+  std::size_t grid = 0, class_tokens = 1;
 
   [[nodiscard]] mllama::PatchMap of(std::size_t pass, std::size_t layer, std::optional<std::size_t> head) const {
     const mllama::AttentionMaps::OfLayer& shown = passes[pass][layer];
-    return mllama::patch_map(head ? shown.head(*head) : std::span<const float>(shown.mean()), canvas, grid);
+    return mllama::patch_map(head ? shown.head(*head) : std::span<const float>(shown.mean()), canvas, grid, class_tokens);
   }
   /// Of the tokens of some words together.
   [[nodiscard]] mllama::PatchMap of(std::span<const support::Word> words, std::span<const std::size_t> layers,
@@ -257,8 +257,9 @@ void look(const Arguments& arguments) {
   if (!arguments.heat_map.empty()) {
     const mllama::ProcessorConfig& config = model.processor->config();
     const mllama::Fit fit = mllama::fit_to_tiles(image->height, image->width, config.tile, config.max_tiles);
-    const Maps maps{watchers.template get<mllama::AttentionMaps>().passes(), fit.canvas,
-                    mllama::VisionShape<typename Model::Vision>::grid};
+    using Shape = mllama::VisionShape<typename Model::Vision>;
+    const Maps maps{watchers.template get<mllama::AttentionMaps>().passes(), fit.canvas, Shape::grid,
+                    Shape::positions - Shape::patches};
     const std::string said = write_heat_map(arguments, *image, fit, Model::Vision::patch, maps, support::words_of(texts));
     if (!arguments.quiet) support::write_stderr(said);
   }

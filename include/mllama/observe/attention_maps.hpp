@@ -45,12 +45,13 @@ struct PatchMap {
   }
 };
 
-/// Puts attention to a picture's image tokens where their patches are. Each tile has a class token, which has no place and is left
-/// out, and then `grid` x `grid` patches.
-/// Shapes:  attention (at least tiles of the canvas · (1 + grid²))
+/// Puts attention to a picture's image tokens where their patches are. Each tile has class tokens, which have no place and are left out,
+/// and then `grid` x `grid` patches.
+/// Shapes:  attention (at least tiles of the canvas · (class_tokens + grid²))
 /// Errors:  input_error if there are fewer tokens.
-[[nodiscard]] inline PatchMap patch_map(std::span<const float> attention, Canvas canvas, std::size_t grid) {
-  const std::size_t positions = 1 + grid * grid;
+[[nodiscard]] inline PatchMap patch_map(std::span<const float> attention, Canvas canvas, std::size_t grid,
+                                        std::size_t class_tokens = 1) {
+  const std::size_t positions = class_tokens + grid * grid;
   check(attention.size() >= canvas.tiles() * positions, [&] {
     return Fault{
         .field = "image tokens", .expected = concat("at least ", canvas.tiles() * positions), .found = concat(attention.size())};
@@ -60,7 +61,7 @@ struct PatchMap {
   for (std::size_t tile = 0; tile < canvas.tiles(); ++tile) {
     const std::size_t top = tile / canvas.columns * grid, left = tile % canvas.columns * grid;
     for (std::size_t y = 0; y < grid; ++y) {
-      const float* const from = attention.data() + tile * positions + 1 + y * grid;
+      const float* const from = attention.data() + tile * positions + class_tokens + y * grid;
       std::copy_n(from, grid, map.values.data() + (top + y) * map.columns + left);
     }
   }

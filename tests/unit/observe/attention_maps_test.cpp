@@ -23,6 +23,7 @@ TEST_CASE("image tokens lie where their patches do: tiles side by side, without 
   CHECK(wide.at(1, 2) == 8);
   CHECK(patch_map(tokens, {2, 1}, 2).values == Values{1, 2, 3, 4, 6, 7, 8, 9});
   CHECK(patch_map(tokens, {2, 2}, 2).values == Values{1, 2, 6, 7, 3, 4, 8, 9, 11, 12, 16, 17, 13, 14, 18, 19});
+  CHECK(patch_map(tokens, {1, 2}, 2, 0).values == Values{0, 1, 4, 5, 2, 3, 6, 7});
   CHECK_THROWS_AS(static_cast<void>(patch_map(tokens, {3, 2}, 2)), input_error);
 
   PatchMap sum = wide;

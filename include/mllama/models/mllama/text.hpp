@@ -173,8 +173,8 @@ struct TextModel {
 
     std::size_t position = 0;
     for (const LayerSlot slot : Shape::schedule) {
-      [[maybe_unused]] const auto layer = ctx.layer(position);
       ++position;
+      [[maybe_unused]] const auto layer = ctx.layer(position - 1);
       if (slot.cross) {
         if (image_count == 0) continue;  // a run without pictures is plain Llama
         point_at_images(batch, slot.index, blocks.flat(), image_rows.flat());
