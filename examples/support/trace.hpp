@@ -32,6 +32,9 @@ class Trace {
     close(stages_);
   }
 
+  static constexpr bool wants(std::string_view tap) {
+    return tap == "hidden_states" || tap == "vision_states" || tap == "vision_output" || tap == "cross_attention_states";
+  }
   /// The hidden states that enter layer `tap.index` pass, or those that leave the last one.
   template <class V>
   void operator()(mllama::Tap tap, const V&) {

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-/// Everything that runs models: tensors, kernels, layers, Mllama, its files, pictures, text and generation. What writes and checks
-/// folders is included by itself: generate/quantize.hpp, generate/synthesize.hpp, generate/verify.hpp, io/checkpoint_writer.hpp.
+/// Everything that runs models and looks inside: tensors, kernels, layers, Mllama, its files, pictures, text, generation and observers.
+/// Included by itself is what writes and checks folders: generate/quantize.hpp, generate/synthesize.hpp, generate/verify.hpp,
+/// io/checkpoint_writer.hpp; and what writes pictures and arrays: io/png.hpp, io/npy.hpp, observe/record_files.hpp.
 
 #include <mllama/core/axes.hpp>
 #include <mllama/core/check.hpp>
@@ -22,7 +23,6 @@
 #include <mllama/generate/padded.hpp>
 #include <mllama/generate/picture.hpp>
 #include <mllama/generate/pretrained.hpp>
-#include <mllama/generate/recorder.hpp>
 #include <mllama/generate/sampler.hpp>
 #include <mllama/generate/session.hpp>
 #include <mllama/io/adapter_config.hpp>
@@ -36,6 +36,13 @@
 #include <mllama/models/mllama/mllama.hpp>
 #include <mllama/models/mllama/models.hpp>
 #include <mllama/models/mllama/random.hpp>
+#include <mllama/observe/attention_maps.hpp>
+#include <mllama/observe/heat_map.hpp>
+#include <mllama/observe/logit_lens.hpp>
+#include <mllama/observe/non_finite_finder.hpp>
+#include <mllama/observe/observers.hpp>
+#include <mllama/observe/recorder.hpp>
+#include <mllama/observe/statistics.hpp>
 #include <mllama/text/chat_template.hpp>
 #include <mllama/text/tokenizer.hpp>
 #include <mllama/version.hpp>

@@ -22,6 +22,7 @@
 #include "../../examples/support/progress.hpp"
 #include "../../examples/support/summary.hpp"
 #include "../../examples/support/terminal.hpp"
+#include "../../examples/support/words.hpp"
 
 using namespace support;
 
@@ -249,4 +250,27 @@ TEST_CASE("a timing is the median of at least three runs after a first one") {
   CHECK(runs == 5);
   CHECK(once.seconds >= 1e-6);
   CHECK(!once.spread.has_value());
+}
+
+TEST_CASE("the words that tokens spell") {
+  const std::vector<std::string> tokens{"A", " pur", "ple", " star", ",", " don", "'t", " ask", ".", "", "\n", "caf\xc3\xa9", "!"};
+  const auto words = words_of(tokens);
+  std::string all;
+  for (const Word& word : words) all += mllama::concat(word.text, ' ', word.first, '+', word.count, ' ');
+  CHECK(all == "A 0+1 purple 1+2 star 3+1 don't 5+2 ask 7+1 caf\xc3\xa9 11+1 ");
+  CHECK(words_of({}).empty());
+  CHECK(words_of(std::vector<std::string>{"", ".", " "}).empty());
+
+  CHECK(find_words(words, "PURPLE", "--word")[0].first == 1);
+  CHECK(find_words(words_of(std::vector<std::string>{"a", " b", " A"}), "a", "--word").size() == 2);
+  const auto problem = [&](std::span<const Word> of) {
+    try {
+      static_cast<void>(find_words(of, "ring", "--word"));
+    } catch (const mllama::input_error& error) {
+      return std::string(error.what());
+    }
+    return std::string();
+  };
+  CHECK(problem(words) == "--word: expected a word of the answer: A, purple, star, don't, ask, caf\xc3\xa9, found ring");
+  CHECK(problem({}) == "--word: expected no word, since the answer has none, found ring");
 }

@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <optional>
 #include <string_view>
+#include <type_traits>
 #include <utility>
 
 #include <mllama/core/format.hpp>
@@ -162,15 +163,58 @@ struct NoObserver {};
 struct Tap {
   static constexpr std::size_t no_index = static_cast<std::size_t>(-1);
   std::string_view name;
-  std::size_t index = no_index;
+  std::size_t index = no_index;  ///< of the layer; without one, that of Context::layer
+  std::size_t first = 0;         ///< the first of the rows, where they are shown in several parts
 };
+
+/// Whether what is tapped under this name is computed for no other end: attention probabilities, which no kernel forms.
+[[nodiscard]] constexpr bool is_computed_to_be_shown(std::string_view name) { return name.ends_with("_attention"); }
 
 namespace detail {
 template <class Observer>
 concept WatchesParts = requires(Observer& observer) { observer.part("function", "file", 0U, [] {}); };
+
+template <class Observer>
+[[nodiscard]] constexpr bool wants(std::string_view name) {
+  if constexpr (requires { Observer::wants(name); }) {
+    return Observer::wants(name);
+  } else {
+    return !is_computed_to_be_shown(name);
+  }
+}
+template <class Observer>
+[[nodiscard]] bool wants_now(const Observer& observer, std::string_view name) {
+  if constexpr (requires { observer.wants_now(name); }) {
+    return wants<Observer>(name) && observer.wants_now(name);
+  } else {
+    return wants<Observer>(name);
+  }
+}
+template <class Observer, class V, class Ctx>
+void show(Observer& observer, const Tap& where, const V& view, Ctx& ctx) {
+  if constexpr (std::invocable<Observer&, Tap, const V&, Ctx&>) {
+    if (wants_now(observer, where.name)) observer(where, view, ctx);
+  } else if constexpr (std::invocable<Observer&, Tap, const V&>) {
+    if (wants_now(observer, where.name)) observer(where, view);
+  }
+}
+
+/// What a context knows for its taps: the layer that they are in, and whether the observer is being shown something. Without an
+/// observer it knows nothing.
+struct Watched {
+  std::size_t layer = Tap::no_index;
+  bool showing = false;
+};
+struct Unwatched {};
 }  // namespace detail
 
-/// An observer is called with a tap and a view of what is there. It may have a member `part`, see Context::parallel.
+/// An observer is called with a tap and a view of constant elements of what is there, and with the context if it takes three
+/// arguments. Views of axes that none of its overloads takes are not shown, nor is what an observer itself computes with the
+/// context. It may say what it wants:
+/// * `static constexpr bool wants(std::string_view name)`: nothing else is shown or, if it would have to be computed, compiled. An
+///   observer that does not say wants all but what is computed to be shown.
+/// * `bool wants_now(std::string_view name) const`: the same while the program runs.
+/// * a member `part`: see Context::parallel.
 template <Backend B = cpu<>, class Observer = NoObserver>
 class Context {
  public:
@@ -178,7 +222,7 @@ class Context {
 
   /// `threads` = 0: as many as the machine runs at once.
   /// Errors:  input_error if the processor has not the instruction set that the back end or MLLAMA_ARCH pins.
-  explicit Context(unsigned threads = 0, Observer observer = {}) : threads_(threads), observer_(std::move(observer)) {}
+  explicit Context(unsigned threads = 0, Observer observer = Observer{}) : threads_(threads), observer_(std::move(observer)) {}
 
   [[nodiscard]] ThreadPool& threads() noexcept { return threads_; }
   [[nodiscard]] Workspace& workspace() noexcept { return workspace_; }
@@ -206,10 +250,41 @@ class Context {
     return instruction_set_ == InstructionSet::generic ? B::name : name_of(instruction_set_);
   }
 
+  /// Whether the observer wants what is tapped under this name: `if constexpr (Ctx::wants("cross_attention")) …`.
+  [[nodiscard]] static constexpr bool wants([[maybe_unused]] std::string_view name) {
+    if constexpr (watched) {
+      return detail::wants<Observer>(name);
+    } else {
+      return false;
+    }
+  }
+  /// Whether it does so now.
+  [[nodiscard]] bool wants_now([[maybe_unused]] std::string_view name) const {
+    if constexpr (watched) {
+      return !taps_.showing && detail::wants_now(observer_, name);
+    } else {
+      return false;
+    }
+  }
+
   /// Shows `view` to the observer, if there is one.
-  template <class V>
-  void tap([[maybe_unused]] Tap where, [[maybe_unused]] const V& view) {
-    if constexpr (!std::same_as<Observer, NoObserver>) observer_(where, view);
+  template <class T, Axis... Axes>
+  void tap([[maybe_unused]] Tap where, [[maybe_unused]] const View<T, Axes...>& view) {
+    if constexpr (watched) show(where, View<const T, Axes...>(view));
+  }
+  /// Shows a tensor, and hands it on: `mlp(ctx.shown("norm", norm(x, ctx)), ctx)`.
+  template <class X>
+  X&& shown([[maybe_unused]] std::string_view name, X&& x) {
+    tap({name}, x.view());
+    return std::forward<X>(x);
+  }
+  /// Taps are in layer `index` as long as what is returned lives.
+  [[nodiscard]] auto layer([[maybe_unused]] std::size_t index) {
+    if constexpr (watched) {
+      return Set<std::size_t>(taps_.layer, index);
+    } else {
+      return detail::Unwatched{};
+    }
   }
 
   /// An intermediate tensor of a forward pass: `auto h = ctx.tensor<float, Tokens, Dim<4096>>({rows})`.
@@ -233,12 +308,37 @@ class Context {
   }
 
  private:
+  static constexpr bool watched = !std::same_as<Observer, NoObserver>;
+
+  /// Another value for as long as it lives.
+  template <class T>
+  class Set {
+   public:
+    Set(T& place, T value) noexcept : place_(&place), before_(std::exchange(place, value)) {}
+    Set(const Set&) = delete;
+    Set& operator=(const Set&) = delete;
+    ~Set() { *place_ = before_; }
+
+   private:
+    T* place_;
+    T before_;
+  };
+
+  template <class V>
+  void show(Tap where, const V& view) {
+    if (taps_.showing) return;
+    if (where.index == Tap::no_index) where.index = taps_.layer;
+    const Set<bool> showing(taps_.showing, true);
+    detail::show(observer_, where, view, *this);
+  }
+
   InstructionSet instruction_set_ = detail::instruction_set_of<B>();
   Precision precision_ = Precision::f32;
   KeyFormat key_format_ = KeyFormat::f32;
   ThreadPool threads_;
   Workspace workspace_;
   [[no_unique_address]] Observer observer_;
+  [[no_unique_address]] std::conditional_t<watched, detail::Watched, detail::Unwatched> taps_;
 };
 
 }  // namespace mllama

@@ -8,6 +8,7 @@
 #include <mllama/kernels/attention.hpp>
 #include <mllama/kernels/rope.hpp>
 #include <mllama/layers/linear.hpp>
+#include <mllama/layers/show_attention.hpp>
 #include <mllama/layers/visibility.hpp>
 
 namespace mllama {
@@ -34,6 +35,9 @@ struct MultiHeadAttention {
     auto mixed = ctx.template tensor<float, row_axis<X>, Dim<N>>({x.rows()});
     const kernels::KeyBlock block{k.data(), v.data(), x.rows()};
     kernels::attention(ctx, {HeadCount, HeadCount, N / HeadCount}, q, {&block, 1}, visible, mixed);
+    if constexpr (Ctx::wants("vision_attention"))
+      show_attention<HeadCount, row_axis<X>, row_axis<X>>(ctx, "vision_attention", {HeadCount, HeadCount, N / HeadCount}, q,
+                                                          {&block, 1}, visible);
     o_proj.add(mixed, to, ctx);
   }
 };
@@ -83,6 +87,9 @@ struct SelfAttention {
       const VisibilityTables visible = see_the_past(rows.past, rows.count, Window, ctx);
       kernels::attention(ctx, {HeadCount, KvHeadCount, head_dim}, q.view().slice(rows.first, rows.count), {&block, 1}, visible,
                          mixed.view().slice(rows.first, rows.count));
+      if constexpr (Ctx::wants("self_attention"))
+        show_attention<HeadCount, Tokens, Tokens>(ctx, "self_attention", {HeadCount, KvHeadCount, head_dim},
+                                                  q.view().slice(rows.first, rows.count), {&block, 1}, visible, rows.first);
     }
     o_proj.add(mixed, to, ctx);
   }

@@ -8,6 +8,7 @@
 #include <mllama/kernels/attention.hpp>
 #include <mllama/layers/linear.hpp>
 #include <mllama/layers/norm.hpp>
+#include <mllama/layers/show_attention.hpp>
 #include <mllama/layers/visibility.hpp>
 
 namespace mllama {
@@ -52,6 +53,7 @@ struct CrossAttention {
               View<float, ImageTokens, Dim<kv_width>> values, Ctx& ctx) const {
     k_proj.into(states, keys, ctx);
     k_norm.each_head(keys, ctx);
+    ctx.tap({"k_norm"}, keys);
     v_proj.into(states, values, ctx);
   }
 
@@ -59,6 +61,7 @@ struct CrossAttention {
   void add(const X& x, std::span<const ImageRows> sequences, const Residual<Tokens, N>& to, Ctx& ctx) const {
     auto q = q_proj(x, ctx);
     q_norm.each_head(q, ctx);
+    ctx.tap({"q_norm"}, q.view());
     auto mixed = ctx.template tensor<float, Tokens, Dim<N>>({x.rows()});
     for (const ImageRows& rows : sequences) {
       const auto out = mixed.view().slice(rows.first, rows.count);
@@ -68,6 +71,10 @@ struct CrossAttention {
       }
       kernels::attention(ctx, {HeadCount, KvHeadCount, head_dim}, q.view().slice(rows.first, rows.count), rows.images, rows.visible,
                          out);
+      if constexpr (Ctx::wants("cross_attention"))
+        show_attention<HeadCount, Tokens, ImageTokens>(ctx, "cross_attention", {HeadCount, KvHeadCount, head_dim},
+                                                       q.view().slice(rows.first, rows.count), rows.images, rows.visible,
+                                                       rows.first);
     }
     o_proj.add(mixed, to, ctx);
   }

@@ -82,6 +82,76 @@ TEST_CASE("an observer sees what is tapped; without one a tap costs nothing") {
   static_assert(sizeof(Context<>) == sizeof(Members), "no observer takes no room");
 }
 
+namespace {
+/// Takes text rows only, of any width, and calls the context.
+struct ByType {
+  std::vector<std::string>* seen;
+  static constexpr bool wants(std::string_view name) { return name != "unwanted"; }
+  [[nodiscard]] bool wants_now(std::string_view name) const { return name != "not_now"; }
+  template <int N, class Ctx>
+  void operator()(Tap tap, View<const float, Tokens, Dim<N>> view, Ctx& ctx) {
+    const bool has_layer = tap.index != Tap::no_index;
+    seen->push_back(concat(tap.name, has_layer ? concat(".", tap.index) : std::string(), " ", view.rows(), "x", N, " from ", tap.first));
+    CHECK_FALSE(ctx.wants_now(tap.name));
+    ctx.tap({"by_the_observer"}, view);
+  }
+};
+}  // namespace
+
+TEST_CASE("an observer is shown what it wants, by name and by type, with the layer") {
+  std::vector<std::string> seen;
+  using Ctx = Context<cpu<>, ByType>;
+  Ctx ctx(1, ByType{&seen});
+  auto text = ctx.tensor<float, Tokens, Dim<4>>({3});
+  const auto image = ctx.tensor<float, ImageTokens, Dim<4>>({3});
+  ctx.tap({"before"}, text.view());
+  {
+    [[maybe_unused]] const auto layer = ctx.layer(7);
+    ctx.tap({"inside"}, text.view().slice(1, 2));
+    ctx.tap({"image"}, image.view());
+    ctx.tap({"unwanted"}, text.view());
+    ctx.tap({"not_now"}, text.view());
+    ctx.tap({.name = "own", .index = 2, .first = 5}, text.view());
+    CHECK(ctx.shown("handed_on", text).data() == text.data());
+    CHECK(ctx.shown("handed_on", ctx.tensor<float, Tokens, Dim<2>>({1})).rows() == 1);
+  }
+  ctx.tap({"after"}, text.view());
+  CHECK(seen == std::vector<std::string>{"before 3x4 from 0", "inside.7 2x4 from 0", "own.2 3x4 from 5", "handed_on.7 3x4 from 0",
+                                         "handed_on.7 1x2 from 0", "after 3x4 from 0"});
+  static_assert(Ctx::wants("cross_attention") && !Ctx::wants("unwanted"), "an observer says what it wants");
+  CHECK(ctx.wants_now("cross_attention"));
+  CHECK_FALSE(ctx.wants_now("not_now"));
+  CHECK_FALSE(ctx.wants_now("unwanted"));
+
+  static_assert(Context<cpu<>, Watcher>::wants("hidden_states") && !Context<cpu<>, Watcher>::wants("self_attention"),
+                "without a word, an observer has nothing computed for it");
+  static_assert(!Context<>::wants("hidden_states") && !Context<>::wants("self_attention"), "nobody wants nothing");
+  CHECK_FALSE(Context<>(1).wants_now("hidden_states"));
+}
+
+TEST_CASE("the layer of the taps and the right to be shown something survive an exception") {
+  struct Thrower {
+    bool* armed;
+    std::vector<std::size_t>* layers;
+    void operator()(Tap tap, View<const float, Tokens, Dim<4>>) {
+      layers->push_back(tap.index);
+      if (*armed) throw input_error("enough");
+    }
+  };
+  bool armed = true;
+  std::vector<std::size_t> layers;
+  Context<cpu<>, Thrower> ctx(1, Thrower{&armed, &layers});
+  const auto text = ctx.tensor<float, Tokens, Dim<4>>({3});
+  const auto run = [&] {
+    [[maybe_unused]] const auto layer = ctx.layer(3);
+    ctx.tap({"states"}, text.view());
+  };
+  CHECK_THROWS_AS(run(), input_error);
+  armed = false;
+  ctx.tap({"states"}, text.view());
+  CHECK(layers == std::vector<std::size_t>{3, Tap::no_index});
+}
+
 TEST_CASE("an observer may run the parts of parallel regions") {
   std::vector<std::string> seen[3];
   Context<cpu<>, Parts> ctx(3, Parts{seen});

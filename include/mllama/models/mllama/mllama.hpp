@@ -14,6 +14,26 @@
 #include <mllama/models/mllama/text.hpp>
 #include <mllama/models/mllama/vision.hpp>
 
+/// Its taps (see core/context.hpp), with the layer's position behind a point; axes are types.
+///
+/// | tap | shows | axes |
+/// | --- | --- | --- |
+/// | `hidden_states.i` | text, as it enters layer i; after the last layer, too | Tokens, hidden |
+/// | `input_layernorm.i`, `post_attention_layernorm.i` | after the norm | Tokens, hidden |
+/// | `self_attention.i` | probabilities; keys are the positions of the sequence so far | heads, Tokens, Tokens |
+/// | `cross_attention.i` | probabilities; keys of several pictures one after the other | heads, Tokens, ImageTokens |
+/// | `q_norm.i`, `k_norm.i` | queries and keys of cross-attention | Tokens, hidden; ImageTokens, kv_heads · head_dim |
+/// | `cross_attn_attn_gate.i`, `cross_attn_mlp_gate.i` | the factor: the parameter's tanh | 1 |
+/// | `norm`, `logits` | of the rows whose logits are computed | Tokens, hidden; Tokens, vocab |
+/// | `layernorm_pre.t` | tile t of a picture, embedded | ImagePositions, hidden |
+/// | `vision_states.i` | as they enter layer i, first of the local, then of the global encoder | ImagePositions, hidden |
+/// | `vision_input_layernorm.i`, `vision_post_attention_layernorm.i` | after the norm | ImagePositions, hidden |
+/// | `vision_attention.i` | probabilities | heads, ImagePositions, ImagePositions |
+/// | `gate_attn.i`, `gate_ffn.i` | of the global encoder, as above | 1 |
+/// | `layernorm_post` | between the encoders | ImagePositions, hidden |
+/// | `vision_output` | with the intermediate states | ImageTokens, vision output |
+/// | `cross_attention_states` | after the projector | ImageTokens, hidden |
+
 namespace mllama {
 
 /// Mllama (Llama 3.2 Vision) of two configurations; `Profile` names the numerics, see `namespace profile`.
@@ -80,6 +100,7 @@ struct Mllama {
     using KeyTensor = Tensor<float, ImageTokens, Dim<TextShape<Text>::kv_width>>;
     KeyTensor keys(ctx.workspace(), {states.rows()}), values(ctx.workspace(), {states.rows()});
     for (std::size_t i = 0; i < image.layers.size(); ++i) {
+      [[maybe_unused]] const auto layer = ctx.layer(static_cast<std::size_t>(Text::cross[i]));
       language_model.model.layers.cross[i].cross_attn.encode(states, keys, values, ctx);
       const auto keep = [&](kernels::KeptKeys& to, const KeyTensor& from) {
         constexpr kernels::KeyShape shape = TextShape<Text>::keys;

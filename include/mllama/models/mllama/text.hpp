@@ -82,8 +82,8 @@ struct SelfAttentionLayer {
   template <class Ctx>
   void operator()(TextStates<C> x, View<const float, Tokens, Dim<TextShape<C>::head_dim>> angles, std::span<const CachedRows> rows,
                   Ctx& ctx) const {
-    self_attn.add(input_layernorm(x, ctx), angles, rows, {x}, ctx);
-    mlp.add(post_attention_layernorm(x, ctx), {x}, ctx);
+    self_attn.add(ctx.shown("input_layernorm", input_layernorm(x, ctx)), angles, rows, {x}, ctx);
+    mlp.add(ctx.shown("post_attention_layernorm", post_attention_layernorm(x, ctx)), {x}, ctx);
   }
 };
 
@@ -114,8 +114,10 @@ struct CrossAttentionLayer {
 
   template <class Ctx>
   void operator()(TextStates<C> x, std::span<const ImageRows> rows, const CrossRowMasks& masks, Ctx& ctx) const {
-    cross_attn.add(input_layernorm(x, ctx), rows, {x, cross_attn_attn_gate(), masks.attention}, ctx);
-    mlp.add(post_attention_layernorm(x, ctx), {x, cross_attn_mlp_gate(), masks.mlp}, ctx);
+    cross_attn.add(ctx.shown("input_layernorm", input_layernorm(x, ctx)), rows,
+                   {x, cross_attn_attn_gate.shown("cross_attn_attn_gate", ctx), masks.attention}, ctx);
+    mlp.add(ctx.shown("post_attention_layernorm", post_attention_layernorm(x, ctx)),
+            {x, cross_attn_mlp_gate.shown("cross_attn_mlp_gate", ctx), masks.mlp}, ctx);
   }
 };
 
@@ -177,6 +179,7 @@ struct TextModel {
     std::size_t position = 0;
     for (const LayerSlot slot : std::span(Shape::schedule).template first<Shape::depth>()) {
       ++position;
+      [[maybe_unused]] const auto layer = ctx.layer(position - 1);
       if (slot.cross) {
         if (image_count == 0) continue;  // a run without pictures is plain Llama
         point_at_images(batch, slot.index, blocks.flat(), image_rows.flat());
@@ -257,14 +260,17 @@ struct CausalLM {
   /// Shapes:  states (tokens, hidden) -> (tokens, vocab)
   template <class Ctx>
   [[nodiscard]] Tensor<float, Tokens, Dim<C::vocab>> logits(View<const float, Tokens, Dim<C::hidden>> states, Ctx& ctx) const {
-    return lm_head(model.norm(states, ctx), ctx);
+    auto y = lm_head(ctx.shown("norm", model.norm(states, ctx)), ctx);
+    ctx.tap({"logits"}, y.view());
+    return y;
   }
   /// The same by a screened head: the `candidates` largest of each row.
   template <class Ctx>
   [[nodiscard]] Tensor<float, Tokens, Dim<C::vocab>> logits(View<const float, Tokens, Dim<C::hidden>> states,
                                                             const ScreenedLogits<C>& head, std::size_t candidates, Ctx& ctx) const {
     auto y = ctx.template tensor<float, Tokens, Dim<C::vocab>>({states.rows()});
-    head.into(model.norm(states, ctx), candidates, y, ctx);
+    head.into(ctx.shown("norm", model.norm(states, ctx)), candidates, y, ctx);
+    ctx.tap({"logits"}, y.view());
     return y;
   }
 };

@@ -131,6 +131,7 @@ struct VisionEncoderLayer {
   };
   struct Open {
     constexpr float operator()() const { return 1; }
+    constexpr float shown(std::string_view, auto&) const { return 1; }
   };
   using Gate = std::conditional_t<Gated, TanhGate, Open>;
 
@@ -152,8 +153,10 @@ struct VisionEncoderLayer {
 
   template <class Ctx>
   void operator()(View<float, ImagePositions, Dim<C::hidden>> x, const kernels::Visibility& visible, Ctx& ctx) const {
-    self_attn.add(input_layernorm(x, ctx), visible, {x, gate_attn()}, ctx);
-    mlp.add(post_attention_layernorm(x, ctx), {x, gate_ffn()}, ctx);
+    self_attn.add(ctx.shown("vision_input_layernorm", input_layernorm(x, ctx)), visible, {x, gate_attn.shown("gate_attn", ctx)},
+                  ctx);
+    mlp.add(ctx.shown("vision_post_attention_layernorm", post_attention_layernorm(x, ctx)), {x, gate_ffn.shown("gate_ffn", ctx)},
+            ctx);
   }
 };
 
@@ -221,7 +224,8 @@ struct VisionModel {
     };
     std::size_t depth = 0;
     for (int i = 0; i < C::layers; ++i) {
-      ctx.tap({"vision_states", depth++}, x.view());
+      ctx.tap({"vision_states", depth}, x.view());
+      [[maybe_unused]] const auto layer = ctx.layer(depth++);
       keep(i, IntermediateState::input);
       transformer.layers[static_cast<std::size_t>(i)](x, visible, ctx);
       keep(i, IntermediateState::output);
@@ -229,9 +233,11 @@ struct VisionModel {
     keep(C::layers, IntermediateState::encoder_output);
 
     layernorm_post.in_place(x, ctx);
+    ctx.tap({"layernorm_post"}, x.view());
     post_tile_positional_embedding.add_to(x, 0, padded, padded, picture.aspect_ratio_id, ctx);
     for (const auto& layer : global_transformer.layers) {
-      ctx.tap({"vision_states", depth++}, x.view());
+      ctx.tap({"vision_states", depth}, x.view());
+      [[maybe_unused]] const auto here = ctx.layer(depth++);
       layer(x, visible, ctx);
     }
 
@@ -263,6 +269,7 @@ struct VisionModel {
       auto rows = x.view().slice(tile * padded, positions);
       gated_positional_embedding.add_to(rows.flat(), tile, picture.aspect_ratio_id, ctx);
       layernorm_pre.in_place(rows, ctx);
+      ctx.tap({"layernorm_pre", tile}, rows);
     }
   }
 
