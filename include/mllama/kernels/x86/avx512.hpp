@@ -108,6 +108,8 @@ struct Avx512 : Avx512Shape {
   }
   [[nodiscard]] MLLAMA_INLINE static Floats16 book(const FloatBook& entries) { return {_mm512_loadu_ps(entries.data())}; }
 
+  [[nodiscard]] MLLAMA_INLINE static Floats16 short_book(const FloatBook& entries) { return book(entries); }
+
   MLLAMA_INLINE static void decode(const Bytes16& book, Bytes codes, Bytes (&out)[2]) {
     const __m512i nibble = _mm512_set1_epi8(15);
     out[0] = _mm512_shuffle_epi8(book.entries, _mm512_and_si512(codes, nibble));

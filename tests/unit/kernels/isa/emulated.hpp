@@ -82,6 +82,7 @@ struct Emulated : Shape {
   static auto book(const mllama::kernels::isa::ByteBook& entries) { return entries; }
   static auto book(const mllama::kernels::isa::WordBook& entries) { return entries; }
   static auto book(const mllama::kernels::isa::FloatBook& entries) { return entries; }
+  static auto short_book(const mllama::kernels::isa::FloatBook& entries) { return entries; }
 
   static void decode(const mllama::kernels::isa::ByteBook& book, const Bytes& codes, Bytes (&out)[2]) {
     look_up(book, codes, 0, out);
@@ -110,7 +111,9 @@ struct Emulated : Shape {
   static Floats dot_bfloats(const Floats& sum, const Words& a, const Words& b) {
     return lanes<Floats>([&](std::size_t i) {
       const auto add = [&](float to, std::size_t word) {
-        const auto number = [&](const Words& of) { return no_subnormal(mllama::BF16::decode(static_cast<std::uint16_t>(of.lane[word]))); };
+        const auto number = [&](const Words& of) {
+          return no_subnormal(mllama::BF16::decode(static_cast<std::uint16_t>(of.lane[word])));
+        };
         return no_subnormal(std::fma(number(a), number(b), to));
       };
       return add(add(no_subnormal(sum.lane[i]), 2 * i + 1), 2 * i);
