@@ -46,7 +46,7 @@ constexpr std::array<std::string_view, 14> stages{"load", "img",  "tok",  "enc",
 struct Arguments {
   std::vector<std::string> stages;
   std::string model = MLLAMA_POCKET "/model-nf4", output = "md", kv = "f32";
-  std::vector<std::string> policies{"f32", "int16", "int8"};
+  std::vector<std::string> policies{"f32", "int16", "bf16", "int8"};
   std::vector<std::size_t> prompts{64, 512}, depths{0, 1024}, tiles;
   std::string plot, trace;  ///< files
   double seconds = 2;
@@ -106,6 +106,7 @@ class Bench {
     add_limit("read", limits_.read, "GB/s");
     add_limit("f32", limits_.floats, "GF/s");
     add_limit("int16", limits_.words, "Gop/s");
+    add_limit("bf16", limits_.bfloats == limits_.floats ? 0 : limits_.bfloats, "GF/s");
     add_limit("int8", limits_.bytes, "Gop/s");
   }
 
@@ -433,7 +434,7 @@ int main(int argc, char** argv) {
          "embed; default: all")
       ->type_name("");
   app.add_option("--model", arguments.model, "folder as Hugging Face saves it; default: the small one that comes along");
-  app.add_option("--policy", arguments.policies, "f32, int16, int8; default: all three")->delimiter(',');
+  app.add_option("--policy", arguments.policies, "f32, int16, bf16, int8; default: all four")->delimiter(',');
   app.add_option("--kv", arguments.kv, "how keys and values are kept: f32, bf16, f16 or int8; default: f32");
   app.add_option("--prompt", arguments.prompts, "lengths of prompts; default: 64,512")
       ->delimiter(',')

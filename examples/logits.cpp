@@ -63,7 +63,7 @@ int main(int argc, char** argv) {
   app.add_option("--out", arguments.out, "safetensors file to write")->required();
   app.add_option("--profile", arguments.profile,
                  "numerics: meta, transformers_4_45, transformers_4_55, transformers_4_56 or meta_rows");
-  app.add_option("--precision", arguments.precision, "of products with quantised weights: f32, int16 or int8");
+  app.add_option("--precision", arguments.precision, "of matrix products: f32, int16, bf16 or int8");
   app.add_option("--kv", arguments.kv, "how keys and values are kept: f32, bf16, f16 or int8");
   app.add_option("--threads", arguments.threads, "0: all");
   return support::run(app, argc, argv, [&] { run(arguments); });

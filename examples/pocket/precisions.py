@@ -34,7 +34,7 @@ def main(program, count, folder):
                 return list(pool.map(one, asked))
 
         exact = answers("f32")
-        for precision in ("f32", "int16", "int8"):
+        for precision in ("f32", "int16", "bf16", "int8"):
             found = exact if precision == "f32" else answers(precision)
             right = sum(text == question.answer for text, (_, question) in zip(found, asked))
             same = sum(text == other for text, other in zip(found, exact))

@@ -194,7 +194,8 @@ inline void declare(CLI::App& app, Arguments& arguments, std::vector<std::string
       ->type_name("P")
       ->group(output);
   app.add_option("--precision", arguments.precision,
-                 "of products with quantised weights: f32 (exact), int16 (default: nearly so, faster) or int8 (fastest)")
+                 "of matrix products: f32 (exact), int16 (default: nearly so, faster), bf16 or int8 (fastest); float weights only "
+                 "in f32 or bf16")
       ->type_name("P")
       ->group(output);
   app.add_option("--kv", arguments.kv, "how keys and values are kept: f32 (default), bf16, f16 or int8, for less memory")

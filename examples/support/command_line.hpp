@@ -61,7 +61,7 @@ inline mllama::Numerics numerics_of(const std::string& profile) {
 inline mllama::Precision precision_of(const std::string& name, std::string_view option = "--precision") {
   const auto precision = mllama::precision_of(name);
   mllama::check(precision.has_value(),
-                [&] { return mllama::Fault{.field = std::string(option), .expected = "f32, int16 or int8", .found = name}; });
+                [&] { return mllama::Fault{.field = std::string(option), .expected = "f32, int16, bf16 or int8", .found = name}; });
   return *precision;
 }
 

@@ -86,7 +86,8 @@ class KernelBenchmarks {
       }
       const double moved =
           static_cast<double>(weights.bytes()) + static_cast<double>(sizeof(float)) * static_cast<double>(x.size() + y.size());
-      const auto arithmetic = mllama::DenseFormat<G> ? mllama::Precision::f32 : ctx_.precision();
+      const bool floats = mllama::DenseFormat<G> && ctx_.precision() != mllama::Precision::bf16;
+      const auto arithmetic = floats ? mllama::Precision::f32 : ctx_.precision();
       return line(mllama::concat("mm ", rows, 'x', in, 'x', out, ' ', G::name), t, 2.0 * static_cast<double>(rows * in * out),
                   moved, arithmetic, error.value());
     });
@@ -230,6 +231,7 @@ class KernelBenchmarks {
     const bool reads = read >= computed;
     const std::string_view peak_name = arithmetic == mllama::Precision::f32     ? "f32"
                                        : arithmetic == mllama::Precision::int16 ? "int16"
+                                       : arithmetic == mllama::Precision::bf16  ? "bf16"
                                                                                 : "int8";
     const bool counts_bytes = operations < 8 * bytes;
     return {.bench = std::move(bench),

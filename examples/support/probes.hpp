@@ -53,6 +53,11 @@ namespace avx512_vnni {
 #include "peak.inc"
 #undef MLLAMA_TARGET
 }  // namespace avx512_vnni
+namespace avx512_bf16 {
+#define MLLAMA_TARGET MLLAMA_AVX512_BF16
+#include "peak.inc"
+#undef MLLAMA_TARGET
+}  // namespace avx512_bf16
 #endif
 #if MLLAMA_HAS_NEON_BODIES
 namespace neon_dot {
@@ -66,11 +71,21 @@ namespace neon_dot {
 
 /// Of all threads of a context together.
 struct Limits {
-  double read = 0;                          ///< bytes a second, from memory
-  double floats = 0, words = 0, bytes = 0;  ///< operations a second: float32, products of 16 and of 8 bits; 0: no such bodies
+  double read = 0;  ///< bytes a second, from memory
+  /// Operations a second: float32, products of 16 and of 8 bits, and of bfloat16, in float32 where there are none. 0: no such bodies.
+  double floats = 0, words = 0, bytes = 0, bfloats = 0;
 
   [[nodiscard]] double operations(mllama::Precision precision) const noexcept {
-    return precision == mllama::Precision::f32 ? floats : precision == mllama::Precision::int16 ? words : bytes;
+    switch (precision) {
+      case mllama::Precision::int16:
+        return words;
+      case mllama::Precision::bf16:
+        return bfloats;
+      case mllama::Precision::int8:
+        return bytes;
+      default:
+        return floats;
+    }
   }
 };
 
@@ -95,11 +110,13 @@ double rate_of_all(Ctx& ctx, Rate&& rate) {
   return best;
 }
 
-template <class Peak, class Ctx>
+template <class Peak, bool bfloats = false, class Ctx>
 void measure_peaks(Ctx& ctx, Limits& limits) {
   limits.floats = rate_of_all(ctx, Peak::floats);
   limits.words = rate_of_all(ctx, Peak::words);
   limits.bytes = rate_of_all(ctx, Peak::bytes);
+  limits.bfloats = limits.floats;
+  if constexpr (bfloats) limits.bfloats = rate_of_all(ctx, Peak::bfloats);
 }
 
 /// Bytes a second that all threads read from memory that no cache holds.
@@ -146,6 +163,9 @@ template <class Ctx>
       break;
     case mllama::InstructionSet::avx512_vnni:
       detail::measure_peaks<peak::avx512_vnni::Peak<isa::Avx512Vnni>>(ctx, limits);
+      break;
+    case mllama::InstructionSet::avx512_bf16:
+      detail::measure_peaks<peak::avx512_bf16::Peak<isa::Avx512Bf16>, true>(ctx, limits);
       break;
 #endif
 #if MLLAMA_HAS_NEON_BODIES

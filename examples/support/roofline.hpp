@@ -84,7 +84,10 @@ inline std::string_view first_word(std::string_view text) { return text.substr(0
     double operations;
   };
   std::vector<Roof> roofs;
-  for (const Roof& roof : {Roof{"f32", limits.floats}, {"int16", limits.words}, {"int8", limits.bytes}}) {
+  for (const Roof& roof : {Roof{"f32", limits.floats},
+                           {"int16", limits.words},
+                           {"bf16", limits.bfloats == limits.floats ? 0 : limits.bfloats},
+                           {"int8", limits.bytes}}) {
     if (roof.operations > 0) roofs.push_back(roof);
   }
   std::vector<Measurement> points;

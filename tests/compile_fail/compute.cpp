@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// error: cpu<Arch, Compute>: matrix products are computed in F32, Int16, Int8, LLMInt8 or AnyPrecision
+// error: cpu<Arch, Compute>: matrix products are computed in F32, Int16, BF16, Int8, LLMInt8 or AnyPrecision
 #include <mllama/kernels/matmul.hpp>
 
 #ifdef MLLAMA_WRONG

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include <cmath>
+#include <fstream>
+#include <string>
 #include <type_traits>
 
 #include "comparison.hpp"
@@ -75,6 +77,50 @@ void check_precisions() {
               worst_int8);
 }
 
+/// The length of the vector of differences over that of the exact numbers.
+double relative_length(const mllama::NamedTensor& found, const mllama::NamedTensor& exact) {
+  double difference = 0, square = 0;
+  for (std::size_t i = 0; i < exact.values.size(); ++i) {
+    difference += std::pow(double{found.values[i]} - double{exact.values[i]}, 2);
+    square += std::pow(double{exact.values[i]}, 2);
+  }
+  return std::sqrt(difference / square);
+}
+
+/// Products of bfloat16 cost less than transformers' own bfloat16 does, in each line of `bfloat16_errors.tsv` of the model.
+template <class Model>
+void check_bfloat16() {
+  using B = mllama::cpu<mllama::arch::native, mllama::AnyPrecision>;
+  const std::string folder = mllama::concat(MLLAMA_TEST_DATA "/golden/models/", Model::name);
+  const auto weighted = mllama::load_weights<Model>(folder);
+  const mllama::Numerics numerics = *mllama::numerics_of("transformers_4_56");
+  std::ifstream table(MLLAMA_TEST_DATA "/golden/bfloat16_errors.tsv");
+  std::string model, name, output, largest, length;
+  std::size_t compared = 0;
+  while (table >> model >> name >> output >> largest >> length) {
+    if (model != Model::name) continue;
+    CAPTURE(name);
+    CAPTURE(output);
+    const mllama::InputFile inputs(mllama::concat(folder, "/cases/", name, ".safetensors"));
+    const auto run = [&](Precision precision, unsigned threads) {
+      return mllama::run_logits<B>(*weighted.model, inputs, numerics, threads, precision);
+    };
+    const Outputs exact = run(Precision::f32, 1), bf16 = run(Precision::bf16, 1);
+    CHECK(mllama_test::same_bits(bf16, run(Precision::bf16, 3)));
+    for (std::size_t i = 0; i < exact.size(); ++i) {
+      if (exact[i].name != output) continue;
+      const double most = relative_error(bf16[i], exact[i]), error = relative_length(bf16[i], exact[i]);
+      CHECK(error > 0);  // it is another arithmetic
+      CHECK(most <= std::stod(largest));
+      CHECK(error <= std::stod(length));
+      std::printf("%-12s bf16: error of %s %.1e (transformers %s), of their vector %.1e (%s)\n", model.c_str(), output.c_str(),
+                  most, largest.c_str(), error, length.c_str());
+      ++compared;
+    }
+  }
+  CHECK(compared == 2);
+}
+
 /// Keys and values in other formats, against the same in float32.
 template <class Model>
 void check_key_formats() {
@@ -125,6 +171,13 @@ void check_key_formats() {
 TEST_CASE("keys and values in other formats change logits by less than they may") {
   check_key_formats<mllama::models::Nf4Plain>();
   check_key_formats<mllama::models::Nf4Nested>();
+}
+
+TEST_CASE("products in bfloat16 change logits of 4-bit models by less than computing in bfloat16 does in transformers") {
+  check_bfloat16<mllama::models::Nf4Plain>();
+  check_bfloat16<mllama::models::Nf4Nested>();
+  check_bfloat16<mllama::models::Nf4Mixed>();
+  check_bfloat16<mllama::models::Fp4Nested>();
 }
 
 TEST_CASE("products in integers change logits of 4-bit models by less than they may") {

@@ -61,7 +61,7 @@ refused("--threads: expected a whole number from 1 to 1024, found 99999" --threa
 refused("--max-new-tokens: expected a whole number from 1 on, found 0" --max-new-tokens 0)
 refused("--max-new-tokens: expected a whole number from 1 on, found -3" -n -3)
 refused("--seed: expected a whole number from 0 on, found -1" --seed -1)
-refused("--precision: expected f32, int16 or int8, found bf16" --precision bf16)
+refused("--precision: expected f32, int16, bf16 or int8, found fp8" --precision fp8)
 refused("--seed: expected a whole number from 0 on, found 18446744073709551616" --seed 18446744073709551616)
 refused("--top-k: expected a whole number, found 1.5" --top-k 1.5)
 refused("top_k: expected a number of tokens, or 0 for all, found -1" --top-k -1)

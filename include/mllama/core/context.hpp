@@ -42,6 +42,9 @@ struct avx512 : generic {
 struct avx512_vnni : avx512 {
   static constexpr InstructionSet instruction_set = InstructionSet::avx512_vnni;
 };
+struct avx512_bf16 : avx512_vnni {
+  static constexpr InstructionSet instruction_set = InstructionSet::avx512_bf16;
+};
 struct neon : generic {
   static constexpr std::string_view name = "neon";
 };
@@ -64,7 +67,9 @@ inline constexpr bool is_pinned<at_least<Base>> = std::same_as<Base, generic>;
 #if defined(__CUDACC__)
 using native = at_least<generic>;
 #elif defined(__AVX512BW__) && defined(__AVX512VL__) && defined(__AVX512DQ__) && defined(__AVX512CD__)
-#if defined(MLLAMA_NATIVE) && defined(__AVX512VNNI__)
+#if defined(MLLAMA_NATIVE) && defined(__AVX512VNNI__) && defined(__AVX512BF16__)
+using native = avx512_bf16;
+#elif defined(MLLAMA_NATIVE) && defined(__AVX512VNNI__)
 using native = avx512_vnni;
 #elif defined(MLLAMA_NATIVE)
 using native = avx512;
@@ -88,14 +93,14 @@ using native = at_least<generic>;
 #endif
 }  // namespace arch
 
-/// Arithmetic of matrix products, beside F32 and Int8: activations and codebooks as integers of 14 bits, near exact.
+/// Arithmetic of matrix products, beside F32, BF16 and Int8: activations and codebooks as integers of 14 bits, near exact.
 struct Int16 {
   static constexpr std::string_view name = "INT16";
 };
 
 /// The arithmetic of matrix products by name, and a `Compute` that leaves the choice to the context, while the program runs: see
 /// Context::precision. Only matrix products are compiled several times then, not the model.
-enum class Precision : unsigned char { f32, int16, int8 };
+enum class Precision : unsigned char { f32, int16, bf16, int8 };
 struct AnyPrecision {
   static constexpr std::string_view name = "any";
 };
@@ -103,6 +108,7 @@ struct AnyPrecision {
 [[nodiscard]] constexpr std::optional<Precision> precision_of(std::string_view name) {
   if (name == "f32") return Precision::f32;
   if (name == "int16") return Precision::int16;
+  if (name == "bf16") return Precision::bf16;
   if (name == "int8") return Precision::int8;
   return std::nullopt;
 }
@@ -125,9 +131,10 @@ struct reference {
 };
 
 /// The processor, with instructions of `Arch`. `Compute` is the arithmetic of products with quantised weights; float weights are
-/// multiplied in float32.
+/// multiplied in float32, unless it is BF16.
 /// * F32:   the product of the decoded weights, summed in float32.
 /// * Int16: activations, 64 at a time, and codebooks are rounded to 14 bits. Relative error of a product 1e-4 to 2e-4.
+/// * BF16:  activations, codebooks and weights without one are rounded to bfloat16; products are summed in float32. Relative error 2e-3.
 /// * Int8:  the same with 8 bits (7 for codebooks without VNNI). Relative error 1e-2.
 template <class Arch = arch::native, class Compute = F32>
 struct cpu : reference {

@@ -28,13 +28,14 @@ enum class InstructionSet : unsigned char {
   avx_vnni,     ///< AVX2 with dot products of integers
   avx512,       ///< F, BW, CD, DQ, VL
   avx512_vnni,  ///< the same with dot products of integers
+  avx512_bf16,  ///< the same with dot products of bfloat16
   neon_dot,     ///< NEON with dot products of bytes
 };
 
 namespace detail {
 /// Their names in print and in the environment, in the order of the enumerators.
-inline constexpr std::array<std::string_view, 6> instruction_set_names{"generic", "avx2",       "avxvnni",
-                                                                       "avx512",  "avx512vnni", "neondot"};
+inline constexpr std::array<std::string_view, 7> instruction_set_names{"generic",    "avx2",       "avxvnni", "avx512",
+                                                                       "avx512vnni", "avx512bf16", "neondot"};
 
 #if defined(__x86_64__)
 struct CpuLeaf {
@@ -64,7 +65,8 @@ struct CpuLeaf {
       return has_bits(more.eax, {4});
     default:  // F, DQ, CD, BW, VL, and the registers that they need
       return has_bits(saved, {5, 6, 7}) && has_bits(extended.ebx, {16, 17, 28, 30, 31}) &&
-             (set == InstructionSet::avx512 || has_bits(extended.ecx, {11}));
+             (set == InstructionSet::avx512 || has_bits(extended.ecx, {11})) &&
+             (set != InstructionSet::avx512_bf16 || has_bits(more.eax, {5}));
   }
 }
 #elif defined(__aarch64__) && defined(__linux__)

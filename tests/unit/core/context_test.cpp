@@ -42,7 +42,8 @@ struct Parts {
 };
 
 constexpr InstructionSet all_sets[]{InstructionSet::generic, InstructionSet::avx2,        InstructionSet::avx_vnni,
-                                    InstructionSet::avx512,  InstructionSet::avx512_vnni, InstructionSet::neon_dot};
+                                    InstructionSet::avx512,  InstructionSet::avx512_vnni, InstructionSet::avx512_bf16,
+                                    InstructionSet::neon_dot};
 
 /// A variable of the environment, which has its value again afterwards.
 class Variable {
@@ -225,6 +226,7 @@ TEST_CASE("a tag pins bodies, whatever the environment says") {
   check(arch::avx_vnni{});
   check(arch::avx512{});
   check(arch::avx512_vnni{});
+  check(arch::avx512_bf16{});
   check(arch::neon{});
   check(arch::neon_dot{});
 }
@@ -232,6 +234,7 @@ TEST_CASE("a tag pins bodies, whatever the environment says") {
 TEST_CASE("a precision has a name, and a context one if its back end leaves it open") {
   CHECK(precision_of("f32") == Precision::f32);
   CHECK(precision_of("int16") == Precision::int16);
+  CHECK(precision_of("bf16") == Precision::bf16);
   CHECK(precision_of("int8") == Precision::int8);
   CHECK(!precision_of("INT8"));
   CHECK(!precision_of(""));

@@ -13,6 +13,7 @@
 #endif
 #include <algorithm>
 #include <cmath>
+#include <concepts>
 #include <cstddef>
 #include <cstdint>
 #include <initializer_list>
@@ -22,6 +23,7 @@
 
 #include <mllama/kernels/matmul.hpp>
 
+#include "bfloats.hpp"
 #include "operands.hpp"
 #include "weights.hpp"
 
@@ -35,6 +37,7 @@ using mllama_test::Random;
 using mllama_test::relative_error;
 using mllama_test::same_bits;
 using mllama_test::Simd;
+using mllama_test::wrong_products;
 
 /// Errors of float32 sums of up to 256 products in each of at least four lanes, relative to the sum of the magnitudes: far below
 /// 256 halves of an ulp, as they cancel.
@@ -47,6 +50,9 @@ template <class Compute>
 constexpr double norm_tolerance = 0;
 template <>
 constexpr double norm_tolerance<Int16> = 2e-4;
+/// 2^-9 at most of each activation and each entry; together 1.9e-3 of normal ones, more by chance in a short row.
+template <>
+constexpr double norm_tolerance<BF16> = 4e-3;
 template <>
 constexpr double norm_tolerance<Int8> = 1.5e-2;
 
@@ -55,6 +61,8 @@ template <class Compute>
 constexpr double outlier_tolerance = 0;
 template <>
 constexpr double outlier_tolerance<Int16> = 3e-4;
+template <>
+constexpr double outlier_tolerance<BF16> = 5e-3;
 template <>
 constexpr double outlier_tolerance<Int8> = 2e-2;
 
@@ -230,16 +238,18 @@ TEST_CASE_TEMPLATE("the bits of a result depend neither on the number of threads
   };
   check(Simd{}, 1300, 131, {1, 2, 3, 4, 7, 8, 9});  // any body
   check(Simd{}, 1408, 131, {1, 2, 3, 4, 7, 8, 9});  // the bodies of an instruction set
-  // In integers, few rows are summed in another order than many.
+  // In integers and bfloat16, few rows are summed in another order than many.
   const auto check_integers = [&](auto backend) {
     check(backend, 1408, 8, {1, 2, 3, 4, 7, 8});
     check(backend, 1408, 131, {9, 10, 12, 15, 16, 17});
   };
   check_integers(Integers<Int16>{});
+  check_integers(Integers<BF16>{});
   check_integers(Integers<Int8>{});
 }
 
-TEST_CASE_TEMPLATE("products in integers are the reference's within their tolerance, for every length", Compute, Int16, Int8) {
+TEST_CASE_TEMPLATE("products in integers and bfloat16 are the reference's within their tolerance, for every length", Compute, Int16,
+                   BF16, Int8) {
   Random random(13);
   for (std::size_t columns = 0; columns <= 300; ++columns) {
     for (const std::size_t rows : std::initializer_list<std::size_t>{1, 7, 19}) {
@@ -249,11 +259,17 @@ TEST_CASE_TEMPLATE("products in integers are the reference's within their tolera
       CHECK(norm_error_of<Compute>(x, Owned<NF4>(random, 97, columns).weights) <= norm_tolerance<Compute>);
       CHECK(norm_error_of<Compute>(x, Owned<FP4>(random, 97, columns, 64, true).weights) <= norm_tolerance<Compute>);
       CHECK(norm_error_of<Compute>(x, Owned<Int8>(random, 97, columns).weights) <= norm_tolerance<Compute>);
+      if constexpr (std::same_as<Compute, BF16>) {
+        CHECK(norm_error_of<Compute>(x, Owned<F32>(random, 97, columns).weights) <= norm_tolerance<Compute>);
+        CHECK(norm_error_of<Compute>(x, Owned<BF16>(random, 97, columns).weights) <= norm_tolerance<Compute>);
+        CHECK(norm_error_of<Compute>(x, Owned<F16>(random, 97, columns).weights) <= norm_tolerance<Compute>);
+      }
     }
   }
 }
 
-TEST_CASE_TEMPLATE("products in integers with blocks of every size, nested and plain, over several chunks", Compute, Int16, Int8) {
+TEST_CASE_TEMPLATE("products in integers and bfloat16 with blocks of every size, nested and plain, over several chunks", Compute,
+                   Int16, BF16, Int8) {
   Random random(14);
   for (std::size_t block = 32; block <= 4096; block *= 2) {
     for (const bool nested : {false, true}) {
@@ -269,8 +285,8 @@ TEST_CASE_TEMPLATE("products in integers with blocks of every size, nested and p
   }
 }
 
-TEST_CASE_TEMPLATE("products in integers of activations with outliers, of zeros, of large and of small ones", Compute, Int16,
-                   Int8) {
+TEST_CASE_TEMPLATE("products in integers and bfloat16 of activations with outliers, of zeros, of large and of small ones", Compute,
+                   Int16, BF16, Int8) {
   Random random(15);
   std::size_t rows = 0;
   SUBCASE("few rows") { rows = 6; }
@@ -293,7 +309,7 @@ TEST_CASE_TEMPLATE("products in integers of activations with outliers, of zeros,
   CHECK(std::all_of(found.begin(), found.begin() + 200, [](float element) { return std::abs(element) < 1e-28F; }));
 }
 
-TEST_CASE_TEMPLATE("weights in blocks of zeros give zeros in integers", Compute, Int16, Int8) {
+TEST_CASE_TEMPLATE("weights in blocks of zeros give zeros in integers and bfloat16", Compute, Int16, BF16, Int8) {
   Random random(16);
   Owned<NF4> w(random, 8, 256);
   std::ranges::fill(w.absmax, 0.0F);
@@ -332,13 +348,42 @@ TEST_CASE_TEMPLATE("in integers, a row with an infinity or a not-a-number gives 
   }
 }
 
-TEST_CASE("float weights are multiplied in float32 whatever the arithmetic") {
+TEST_CASE("products in bfloat16 are those of the rounded operands, whatever body the processor has") {
+  Random random(20);
+  if (Context<Integers<BF16>>(1).instruction_set() == InstructionSet::generic) {
+    MESSAGE("skipped: this processor multiplies bfloat16 in float32, unrounded");
+    return;
+  }
+  const auto check = [&](const auto& w) {
+    CAPTURE(w.columns);
+    for (const std::size_t rows : std::initializer_list<std::size_t>{1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 40}) {
+      CAPTURE(rows);
+      const Grid x(random, rows, w.columns, rows % 4);
+      CHECK(wrong_products(x, w, product<Integers<BF16>>(x, w), 256) == 0);
+    }
+  };
+  for (const std::size_t columns : std::initializer_list<std::size_t>{128, 1280, 2176}) {
+    check(Owned<NF4>(random, 67, columns, 64, true).weights);
+    check(Owned<FP4>(random, 31, columns, 128).weights);
+    check(Owned<Int8>(random, 49, columns).weights);
+    check(Owned<BF16>(random, 50, columns).weights);
+    check(Owned<F16>(random, 48, columns).weights);
+    check(Owned<F32>(random, 5, columns).weights);
+  }
+  const Owned<NF4> nf4(random, 67, 128);
+  const Grid x(random, 12, 128);
+  CHECK(wrong_products(x, nf4.weights, product<Simd>(x, nf4.weights), 256) > 300);  // rounding shows
+}
+
+TEST_CASE("float weights are multiplied in float32 whatever the arithmetic, unless it is that of bfloat16") {
   Random random(18);
   const Owned<BF16> w(random, 40, 256);
   const Grid x(random, 3, 256);
   const std::vector<float> expected = product<Simd>(x, w.weights).elements();
   CHECK(same_bits(product<Integers<Int16>>(x, w.weights).elements(), expected));
   CHECK(same_bits(product<Integers<Int8>>(x, w.weights).elements(), expected));
+  if (Context<Integers<BF16>>(1).instruction_set() == InstructionSet::generic) return;
+  CHECK(!same_bits(product<Integers<BF16>>(x, w.weights).elements(), expected));
 }
 
 TEST_CASE("a context that names the arithmetic computes as a back end that does") {
@@ -355,6 +400,8 @@ TEST_CASE("a context that names the arithmetic computes as a back end that does"
     CHECK(same_bits(found(), product<Simd>(x, w.weights).elements()));
     ctx.precision(Precision::int16);
     CHECK(same_bits(found(), product<Integers<Int16>>(x, w.weights).elements()));
+    ctx.precision(Precision::bf16);
+    CHECK(same_bits(found(), product<Integers<BF16>>(x, w.weights).elements()));
     ctx.precision(Precision::int8);
     CHECK(same_bits(found(), product<Integers<Int8>>(x, w.weights).elements()));
   }

@@ -16,9 +16,10 @@ namespace detail {
 /// The product, by a body of the context's instruction set. False if there is none for this matrix.
 template <class Arch, class Compute, class Ctx, class F>
 bool multiply_by_instruction_set(Ctx& ctx, Matrix<const float> x, const Weights<F>& w, const Epilogue& epilogue, Matrix<float> y) {
-  // Only what may be chosen is compiled. Dot products of integers make a difference to integers only.
+  // Only what may be chosen is compiled. Dot products of integers make a difference to integers only, those of bfloat16 to it.
   constexpr auto chosen = [](InstructionSet set) { return !arch::is_pinned<Arch> || Arch::instruction_set == set; };
-  [[maybe_unused]] constexpr bool integers = !std::same_as<Compute, F32> && !DenseFormat<F>;
+  [[maybe_unused]] constexpr bool rounds = std::same_as<Compute, BF16>;
+  [[maybe_unused]] constexpr bool integers = !std::same_as<Compute, F32> && !rounds && !DenseFormat<F>;
   switch (ctx.instruction_set()) {
 #if MLLAMA_HAS_X86_BODIES
     case InstructionSet::avx_vnni:
@@ -31,13 +32,19 @@ bool multiply_by_instruction_set(Ctx& ctx, Matrix<const float> x, const Weights<
         return isa::avx2::multiply_if_fits<isa::Avx2, Compute>(ctx, x, w, epilogue, y);
       }
       break;
+    case InstructionSet::avx512_bf16:
+      if constexpr (chosen(InstructionSet::avx512_bf16) && rounds) {
+        return isa::avx512_bf16::multiply_if_fits<isa::Avx512Bf16, Compute>(ctx, x, w, epilogue, y);
+      }
+      [[fallthrough]];
     case InstructionSet::avx512_vnni:
-      if constexpr (chosen(InstructionSet::avx512_vnni) && integers) {
+      if constexpr ((chosen(InstructionSet::avx512_vnni) || chosen(InstructionSet::avx512_bf16)) && integers) {
         return isa::avx512_vnni::multiply_if_fits<isa::Avx512Vnni, Compute>(ctx, x, w, epilogue, y);
       }
       [[fallthrough]];
     case InstructionSet::avx512:
-      if constexpr (chosen(InstructionSet::avx512) || (chosen(InstructionSet::avx512_vnni) && !integers)) {
+      if constexpr (chosen(InstructionSet::avx512) ||
+                    ((chosen(InstructionSet::avx512_vnni) || (chosen(InstructionSet::avx512_bf16) && !rounds)) && !integers)) {
         return isa::avx512::multiply_if_fits<isa::Avx512, Compute>(ctx, x, w, epilogue, y);
       }
       break;
@@ -62,8 +69,9 @@ bool multiply_by_instruction_set(Ctx& ctx, Matrix<const float> x, const Weights<
 template <class Arch, class Compute, class Ctx, class F>
 void matmul_body(cpu<Arch, Compute>, Ctx& ctx, Matrix<const float> x, const Weights<F>& w, const Epilogue& epilogue,
                  Matrix<float> y) {
-  static_assert(std::same_as<Compute, F32> || std::same_as<Compute, Int16> || std::same_as<Compute, Int8>,
-                "cpu<Arch, Compute>: matrix products are computed in F32, Int16, Int8, LLMInt8 or AnyPrecision");
+  static_assert(
+      std::same_as<Compute, F32> || std::same_as<Compute, Int16> || std::same_as<Compute, BF16> || std::same_as<Compute, Int8>,
+      "cpu<Arch, Compute>: matrix products are computed in F32, Int16, BF16, Int8, LLMInt8 or AnyPrecision");
   if constexpr (PackedFormat<F>) {
     if constexpr (!std::same_as<Compute, F32>) return matmul_body(cpu<Arch, F32>{}, ctx, x, w, epilogue, y);
   } else {
@@ -88,6 +96,8 @@ void matmul_body(cpu<Arch, AnyPrecision>, Ctx& ctx, Matrix<const float> x, const
       return matmul_body(cpu<Arch, F32>{}, ctx, x, w, epilogue, y);
     case Precision::int16:
       return matmul_body(cpu<Arch, Int16>{}, ctx, x, w, epilogue, y);
+    case Precision::bf16:
+      return matmul_body(cpu<Arch, BF16>{}, ctx, x, w, epilogue, y);
     case Precision::int8:
       return matmul_body(cpu<Arch, Int8>{}, ctx, x, w, epilogue, y);
   }

@@ -60,6 +60,14 @@ struct IntegerBook {
 template <BlockFormat F, int largest>
 inline constexpr IntegerBook integer_book_of = integer_book(F::table, largest);
 
+/// A codebook in bfloat16.
+template <BlockFormat F>
+inline constexpr std::array<float, 16> rounded_table_of = [] {
+  std::array<float, 16> rounded{};
+  for (std::size_t code = 0; code < rounded.size(); ++code) rounded[code] = BF16::decode(BF16::encode(F::table[code]));
+  return rounded;
+}();
+
 /// A matrix of four-bit codes, whatever they stand for: bodies take the codebook as an argument, and are compiled once for all of
 /// these formats.
 struct FourBitMatrix {
@@ -93,6 +101,16 @@ struct FourBitMatrix {
     if (absmax != nullptr) return absmax[b];
     return rounded(nested_map[absmax_codes[b]] * nested_absmax[b / nested_block]) + nested_offset;
   }
+};
+
+/// A matrix of numbers, whatever they are stored as: bodies take how they become bfloat16 as an argument, too.
+struct NumberMatrix {
+  const std::byte* data;
+  std::size_t rows, columns;
+  std::size_t width = sizeof(BF16::stored);  ///< bytes of a number
+  const float* scales = nullptr;             ///< of rows, where numbers are 8-bit codes
+  /// `count` numbers, a multiple of a slot, to bfloat16; null if that is what they are.
+  void (*round)(const std::byte* from, std::size_t count, BF16::stored* to) = nullptr;
 };
 
 /// Rows of activations as a body reads them: in the workspace, or, floats in their own order, where they are.

@@ -57,12 +57,12 @@ struct Shifted {
 };
 
 /// The first factors of products of bytes lie between `lowest` and `highest`. Products of words are added to those of their
-/// neighbours, or else of the other half of the vector.
+/// neighbours, or else of the other half of the vector. `bfloats`: words may be bfloat16, whose products are added in float32.
 struct Avx2Shape {
   static constexpr std::string_view name = "avx2";
   static constexpr std::size_t bytes = 32, registers = 16;
   static constexpr int lowest = 0, highest = 127;  // two products are added in 16 bits
-  static constexpr bool neighbours = true;
+  static constexpr bool neighbours = true, bfloats = false;
   static constexpr std::size_t tile_rows = 4, tile_vectors = 2;
   using Order = Interleaved;
 };
@@ -75,7 +75,7 @@ struct Avx512Shape {
   static constexpr std::string_view name = "avx512";
   static constexpr std::size_t bytes = 64, registers = 32;
   static constexpr int lowest = 0, highest = 127;
-  static constexpr bool neighbours = true;
+  static constexpr bool neighbours = true, bfloats = false;
   static constexpr std::size_t tile_rows = 8, tile_vectors = 3;
   using Order = Shifted;
 };
@@ -83,11 +83,15 @@ struct Avx512VnniShape : Avx512Shape {
   static constexpr std::string_view name = "avx512vnni";
   static constexpr int highest = 255;
 };
+struct Avx512Bf16Shape : Avx512VnniShape {
+  static constexpr std::string_view name = "avx512bf16";
+  static constexpr bool bfloats = true;
+};
 struct NeonDotShape {
   static constexpr std::string_view name = "neondot";
   static constexpr std::size_t bytes = 16, registers = 32;
   static constexpr int lowest = -127, highest = 127;
-  static constexpr bool neighbours = false;
+  static constexpr bool neighbours = false, bfloats = false;
   static constexpr std::size_t tile_rows = 6, tile_vectors = 4;
   using Order = Interleaved;
 };

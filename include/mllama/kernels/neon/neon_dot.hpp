@@ -89,6 +89,9 @@ struct NeonDot : NeonDotShape {
   struct Floats16 {
     uint8x16_t plane[4];
   };
+  struct Bfloats16 {
+    Words16 upper;
+  };
   [[nodiscard]] MLLAMA_INLINE static Bytes16 book(const ByteBook& entries) { return {vld1q_u8(entries.data())}; }
   [[nodiscard]] MLLAMA_INLINE static Words16 book(const WordBook& entries) {
     return {{vld1q_u8(plane(entries, 0).data()), vld1q_u8(plane(entries, 1).data())}};
@@ -96,6 +99,11 @@ struct NeonDot : NeonDotShape {
   [[nodiscard]] MLLAMA_INLINE static Floats16 book(const FloatBook& entries) {
     return {{vld1q_u8(plane(entries, 0).data()), vld1q_u8(plane(entries, 1).data()), vld1q_u8(plane(entries, 2).data()),
              vld1q_u8(plane(entries, 3).data())}};
+  }
+
+  /// Of floats whose lower halves are zero.
+  [[nodiscard]] MLLAMA_INLINE static Bfloats16 short_book(const FloatBook& entries) {
+    return {{{vld1q_u8(plane(entries, 2).data()), vld1q_u8(plane(entries, 3).data())}}};
   }
 
   MLLAMA_INLINE static void decode(const Bytes16& book, Bytes codes, Bytes (&out)[2]) {
@@ -115,6 +123,16 @@ struct NeonDot : NeonDotShape {
     for (std::size_t i = 0; i < 2; ++i) {
       out[2 * i] = vreinterpretq_f32_s16(vzip1q_s16(low[i], high[i]));
       out[2 * i + 1] = vreinterpretq_f32_s16(vzip2q_s16(low[i], high[i]));
+    }
+  }
+
+  MLLAMA_INLINE static void decode(const Bfloats16& book, Bytes codes, std::size_t half, Floats (&out)[4]) {
+    int16x8_t high[2];
+    interleave(book.upper, half == 0 ? high_nibbles(codes) : low_nibbles(codes), high[0], high[1]);
+    MLLAMA_UNROLL
+    for (std::size_t i = 0; i < 2; ++i) {
+      out[2 * i] = vreinterpretq_f32_s16(vzip1q_s16(vdupq_n_s16(0), high[i]));
+      out[2 * i + 1] = vreinterpretq_f32_s16(vzip2q_s16(vdupq_n_s16(0), high[i]));
     }
   }
 

@@ -114,12 +114,20 @@ struct Avx2 : Avx2Shape {
   struct Floats16 {
     __m256i plane[4];
   };
+  struct Bfloats16 {
+    Words16 upper;
+  };
   [[nodiscard]] MLLAMA_INLINE static Bytes16 book(const ByteBook& entries) { return {twice(entries)}; }
   [[nodiscard]] MLLAMA_INLINE static Words16 book(const WordBook& entries) {
     return {{twice(plane(entries, 0)), twice(plane(entries, 1))}};
   }
   [[nodiscard]] MLLAMA_INLINE static Floats16 book(const FloatBook& entries) {
     return {{twice(plane(entries, 0)), twice(plane(entries, 1)), twice(plane(entries, 2)), twice(plane(entries, 3))}};
+  }
+
+  /// Of floats whose lower halves are zero.
+  [[nodiscard]] MLLAMA_INLINE static Bfloats16 short_book(const FloatBook& entries) {
+    return {{{twice(plane(entries, 2)), twice(plane(entries, 3))}}};
   }
 
   MLLAMA_INLINE static void decode(const Bytes16& book, Bytes codes, Bytes (&out)[2]) {
@@ -139,6 +147,16 @@ struct Avx2 : Avx2Shape {
     for (std::size_t i = 0; i < 2; ++i) {
       out[2 * i] = _mm256_castsi256_ps(_mm256_unpacklo_epi16(low[i], high[i]));
       out[2 * i + 1] = _mm256_castsi256_ps(_mm256_unpackhi_epi16(low[i], high[i]));
+    }
+  }
+
+  MLLAMA_INLINE static void decode(const Bfloats16& book, Bytes codes, std::size_t half, Floats (&out)[4]) {
+    __m256i high[2];
+    interleave(book.upper, half == 0 ? high_nibbles(codes) : low_nibbles(codes), high[0], high[1]);
+    MLLAMA_UNROLL
+    for (std::size_t i = 0; i < 2; ++i) {
+      out[2 * i] = _mm256_castsi256_ps(_mm256_unpacklo_epi16(_mm256_setzero_si256(), high[i]));
+      out[2 * i + 1] = _mm256_castsi256_ps(_mm256_unpackhi_epi16(_mm256_setzero_si256(), high[i]));
     }
   }
 

@@ -108,6 +108,8 @@ struct Avx512 : Avx512Shape {
   }
   [[nodiscard]] MLLAMA_INLINE static Floats16 book(const FloatBook& entries) { return {_mm512_loadu_ps(entries.data())}; }
 
+  [[nodiscard]] MLLAMA_INLINE static Floats16 short_book(const FloatBook& entries) { return book(entries); }
+
   MLLAMA_INLINE static void decode(const Bytes16& book, Bytes codes, Bytes (&out)[2]) {
     const __m512i nibble = _mm512_set1_epi8(15);
     out[0] = _mm512_shuffle_epi8(book.entries, _mm512_and_si512(codes, nibble));
@@ -197,6 +199,41 @@ struct Avx512Vnni : Avx512 {
 namespace mllama::kernels::isa::avx512_vnni {
 #include <mllama/kernels/isa/bodies.inc>
 }  // namespace mllama::kernels::isa::avx512_vnni
+
+#undef MLLAMA_TARGET
+#define MLLAMA_AVX512_BF16 \
+  __attribute__((target("avx512f,avx512bw,avx512cd,avx512dq,avx512vl,avx512vnni,avx512bf16,avx2,fma,f16c")))
+#define MLLAMA_TARGET MLLAMA_AVX512_BF16
+
+namespace mllama::kernels::isa {
+
+/// The same with dot products of bfloat16. In each lane, the odd ones are multiplied and added to the sum, then the even ones, both
+/// rounded to the nearest; numbers below the normal ones count as zeros.
+struct Avx512Bf16 : Avx512Vnni {
+  static constexpr std::string_view name = Avx512Bf16Shape::name;
+  static constexpr bool bfloats = Avx512Bf16Shape::bfloats;
+
+#if MLLAMA_IN_PLACE
+  [[nodiscard]] MLLAMA_INLINE static Floats dot_bfloats(Floats sum, Words a, Words b) {
+    asm("vdpbf16ps %2, %1, %0" : "+v"(sum) : "v"(a), "vm"(b));
+    return sum;
+  }
+#else
+  [[nodiscard]] MLLAMA_INLINE static Floats dot_bfloats(Floats sum, Words a, Words b) {
+    return _mm512_dpbf16_ps(sum, __builtin_bit_cast(__m512bh, a), __builtin_bit_cast(__m512bh, b));
+  }
+#endif
+  /// The nearest ones, of `first` in the lower half.
+  [[nodiscard]] MLLAMA_INLINE static Words bfloats_of(Floats first, Floats second) {
+    return __builtin_bit_cast(Words, _mm512_cvtne2ps_pbh(second, first));
+  }
+};
+
+}  // namespace mllama::kernels::isa
+
+namespace mllama::kernels::isa::avx512_bf16 {
+#include <mllama/kernels/isa/bodies.inc>
+}  // namespace mllama::kernels::isa::avx512_bf16
 
 #undef MLLAMA_TARGET
 #if defined(__GNUC__) && !defined(__clang__)

@@ -5,12 +5,15 @@
 #include <cmath>
 #include <cstddef>
 #include <initializer_list>
+#include <limits>
+#include <span>
 #include <string>
 #include <type_traits>
 #include <vector>
 
 #include <mllama/kernels/matmul.hpp>
 
+#include "../bfloats.hpp"
 #include "../operands.hpp"
 #include "../weights.hpp"
 #include "emulated.hpp"
@@ -36,6 +39,7 @@ using mllama_test::Grid;
 using mllama_test::Owned;
 using mllama_test::Random;
 using mllama_test::same_bits;
+using mllama_test::wrong_products;
 
 /// Of products with at least 64 outputs, relative to their norm; see matmul_test.cpp. Float32 sums 256 products in each of four
 /// lanes, or less in more of them.
@@ -45,6 +49,10 @@ template <>
 constexpr double tolerance<Int16> = 3e-4;
 template <>
 constexpr double tolerance<Int8> = 1.5e-2;
+
+/// Products of bfloat16 that a body adds up in one lane: of a slot, or, of floats, of a chunk.
+template <class Shape>
+constexpr std::size_t most_in_lane = Shape::bfloats ? isa::slot : isa::emulated::chunk / (Shape::bytes / sizeof(float));
 
 /// False if the body does not take the shape.
 template <class Shape, class Compute, class F>
@@ -102,7 +110,11 @@ void compare_bits(Random& random) {
     };
     check(F32{});
     check(Int16{});
+    check(BF16{});
     check(Int8{});
+    compare(BF16{}, Owned<F32>(random, 21, columns).weights);
+    compare(BF16{}, Owned<BF16>(random, 21, columns).weights);
+    compare(BF16{}, Owned<F16>(random, 21, columns).weights);
     compare(F32{}, Owned<F32>(random, 21, columns).weights);
     compare(F32{}, Owned<BF16>(random, 21, columns).weights);
     compare(F32{}, Owned<F16>(random, 21, columns).weights);
@@ -115,7 +127,66 @@ TYPE_TO_STRING(isa::Avx2Shape);
 TYPE_TO_STRING(isa::AvxVnniShape);
 TYPE_TO_STRING(isa::Avx512Shape);
 TYPE_TO_STRING(isa::Avx512VnniShape);
+TYPE_TO_STRING(isa::Avx512Bf16Shape);
 TYPE_TO_STRING(isa::NeonDotShape);
+
+TEST_CASE_TEMPLATE("products of bfloat16 are those of the rounded operands, within the bound of sums in float32", Shape,
+                   isa::Avx2Shape, isa::Avx512Shape, isa::Avx512Bf16Shape, isa::NeonDotShape) {
+  Random random(5);
+  const auto check = [&](const auto& w) {
+    CAPTURE(w.columns);
+    for (std::size_t rows = 1; rows <= 12; ++rows) {
+      CAPTURE(rows);
+      const Grid x(random, rows, w.columns, rows % 3);
+      Grid found(rows, w.rows);
+      REQUIRE(emulated_product<Shape, BF16>(x, w, found));
+      CHECK(wrong_products(x, w, found, most_in_lane<Shape>) == 0);
+    }
+  };
+  for (const std::size_t columns : std::initializer_list<std::size_t>{128, 256, 384, 1152}) {
+    check(Owned<NF4>(random, 51, columns, 64, true).weights);
+    check(Owned<FP4>(random, 17, columns, 128).weights);
+  }
+  for (const std::size_t columns : std::initializer_list<std::size_t>{64, 192, 1088}) {
+    check(Owned<Int8>(random, 50, columns).weights);
+    check(Owned<BF16>(random, 49, columns).weights);
+    check(Owned<F16>(random, 3, columns).weights);
+    check(Owned<F32>(random, 47, columns).weights);
+  }
+}
+
+TEST_CASE_TEMPLATE("in bfloat16, numbers that are not finite stay in their row, zeros and those near them are nearly zeros", Shape,
+                   isa::Avx2Shape, isa::Avx512Shape, isa::Avx512Bf16Shape, isa::NeonDotShape) {
+  Random random(6);
+  const auto check = [&](const auto& w) {
+    for (const std::size_t rows : std::initializer_list<std::size_t>{8, 11}) {
+      CAPTURE(rows);
+      Grid x(random, rows, w.columns);
+      const auto row = [&](std::size_t r) { return std::span(x.matrix()[r], w.columns); };
+      row(0)[5] = std::numeric_limits<float>::quiet_NaN();
+      row(1)[127] = std::numeric_limits<float>::infinity();
+      row(2)[64] = -std::numeric_limits<float>::infinity();
+      row(3)[64] = 3.4e38F;  // rounded, an infinity
+      std::ranges::fill(row(4), -0.0F);
+      for (float& number : row(5)) number *= 1e-39F;
+      for (std::size_t i = 0; i < w.columns; i += 2) row(6)[i] = std::numeric_limits<float>::denorm_min();
+      for (float& number : row(7)) number *= 1e30F;
+      Grid found(rows, w.rows);
+      REQUIRE(emulated_product<Shape, BF16>(x, w, found));
+      CHECK(wrong_products(x, w, found, most_in_lane<Shape>) == 0);
+    }
+  };
+  check(Owned<NF4>(random, 20, 256).weights);
+  check(Owned<FP4>(random, 20, 256, 64, true).weights);
+  check(Owned<Int8>(random, 20, 256).weights);
+  check(Owned<BF16>(random, 20, 256).weights);
+  check(Owned<F16>(random, 20, 256).weights);
+  Owned<F32> floats(random, 20, 256);
+  floats.data[3] = std::numeric_limits<float>::infinity();
+  floats.data[260] = std::numeric_limits<float>::quiet_NaN();
+  floats.data[520] = 1e-40F;
+  check(floats.weights);
+}
 
 TEST_CASE_TEMPLATE("bodies of every instruction set compute the reference's products", Shape, isa::Avx2Shape, isa::AvxVnniShape,
                    isa::Avx512Shape, isa::Avx512VnniShape, isa::NeonDotShape) {
@@ -161,8 +232,30 @@ TEST_CASE_TEMPLATE("bodies leave matrices whose rows are not whole steps, or who
   CHECK(!fits(Owned<BF16>(random, 3, 0).weights));
 }
 
+TEST_CASE("bodies of bfloat16 do so, too") {
+  Random random(7);
+  const auto fits = [&](const auto& w, std::size_t rows) {
+    const Grid x(random, rows, w.columns);
+    Grid y(rows, w.rows);
+    return emulated_product<isa::Avx512Bf16Shape, BF16>(x, w, y);
+  };
+  CHECK(!fits(Owned<NF4>(random, 3, 192, 64).weights, 8));  // a slot more than whole steps
+  CHECK(fits(Owned<NF4>(random, 3, 192, 64).weights, 9));   // tiles take slots
+  for (const std::size_t rows : std::initializer_list<std::size_t>{1, 9}) {
+    CHECK(fits(Owned<NF4>(random, 3, 256, 256).weights, rows));
+    CHECK(!fits(Owned<NF4>(random, 3, 256, 512).weights, rows));
+    CHECK(!fits(Owned<NF4>(random, 3, 96, 32).weights, rows));
+    CHECK(!fits(Owned<NF4>(random, 3, 0).weights, rows));
+    CHECK(fits(Owned<Int8>(random, 3, 192).weights, rows));
+    CHECK(!fits(Owned<Int8>(random, 3, 96).weights, rows));
+    CHECK(!fits(Owned<BF16>(random, 3, 100).weights, rows));
+    CHECK(!fits(Owned<F32>(random, 3, 0).weights, rows));
+  }
+}
+
 TEST_CASE_TEMPLATE("rows have the bits that they have among others; of integers, those of few rows and those of tiles", Shape,
-                   isa::Avx2Shape, isa::AvxVnniShape, isa::Avx512Shape, isa::Avx512VnniShape, isa::NeonDotShape) {
+                   isa::Avx2Shape, isa::AvxVnniShape, isa::Avx512Shape, isa::Avx512VnniShape, isa::Avx512Bf16Shape,
+                   isa::NeonDotShape) {
   Random random(3);
   const auto check = [&]<class Compute>(Compute, const auto& w, std::size_t of, std::initializer_list<std::size_t> counts) {
     CAPTURE(Compute::name);
@@ -188,6 +281,17 @@ TEST_CASE_TEMPLATE("rows have the bits that they have among others; of integers,
   check_integers(Int16{}, nf4.weights);
   check_integers(Int8{}, nf4.weights);
   check_integers(Int16{}, int8.weights);
+  const auto check_bfloats = [&](const auto& w) {
+    if constexpr (Shape::bfloats) {
+      check_integers(BF16{}, w);
+    } else {
+      check(BF16{}, w, 11, {1, 2, 3, 7});
+    }
+  };
+  check_integers(BF16{}, nf4.weights);
+  check_bfloats(int8.weights);
+  check_bfloats(Owned<BF16>(random, 71, 1152).weights);
+  check_bfloats(Owned<F32>(random, 71, 1152).weights);
 }
 
 TEST_CASE("products of this processor's instruction sets have the bits of their emulation") {
@@ -197,6 +301,7 @@ TEST_CASE("products of this processor's instruction sets have the bits of their 
   SUBCASE("avxvnni") { compare_bits<arch::avx_vnni, isa::AvxVnniShape>(random); }
   SUBCASE("avx512") { compare_bits<arch::avx512, isa::Avx512Shape>(random); }
   SUBCASE("avx512vnni") { compare_bits<arch::avx512_vnni, isa::Avx512VnniShape>(random); }
+  SUBCASE("avx512bf16") { compare_bits<arch::avx512_bf16, isa::Avx512Bf16Shape>(random); }
 #elif MLLAMA_HAS_NEON_BODIES
   SUBCASE("neondot") { compare_bits<arch::neon_dot, isa::NeonDotShape>(random); }
 #else

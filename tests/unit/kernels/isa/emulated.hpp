@@ -82,6 +82,7 @@ struct Emulated : Shape {
   static auto book(const mllama::kernels::isa::ByteBook& entries) { return entries; }
   static auto book(const mllama::kernels::isa::WordBook& entries) { return entries; }
   static auto book(const mllama::kernels::isa::FloatBook& entries) { return entries; }
+  static auto short_book(const mllama::kernels::isa::FloatBook& entries) { return entries; }
 
   static void decode(const mllama::kernels::isa::ByteBook& book, const Bytes& codes, Bytes (&out)[2]) {
     look_up(book, codes, 0, out);
@@ -107,6 +108,24 @@ struct Emulated : Shape {
     return sum;
   }
 
+  static Floats dot_bfloats(const Floats& sum, const Words& a, const Words& b) {
+    return lanes<Floats>([&](std::size_t i) {
+      const auto add = [&](float to, std::size_t word) {
+        const auto number = [&](const Words& of) {
+          return no_subnormal(mllama::BF16::decode(static_cast<std::uint16_t>(of.lane[word])));
+        };
+        return no_subnormal(std::fma(number(a), number(b), to));
+      };
+      return add(add(no_subnormal(sum.lane[i]), 2 * i + 1), 2 * i);
+    });
+  }
+  static Words bfloats_of(const Floats& first, const Floats& second) {
+    return lanes<Words>([&](std::size_t i) {
+      const float number = no_subnormal(i < Floats::lanes ? first.lane[i] : second.lane[i - Floats::lanes]);
+      return static_cast<std::int16_t>(mllama::BF16::encode(number));
+    });
+  }
+
   static Floats to_floats(const Ints& values) {
     return lanes<Floats>([&](std::size_t i) { return static_cast<float>(values.lane[i]); });
   }
@@ -128,6 +147,7 @@ struct Emulated : Shape {
   }
 
  private:
+  static float no_subnormal(float number) { return std::fpclassify(number) == FP_SUBNORMAL ? std::copysign(0.0F, number) : number; }
   template <class V>
   static V load(const void* from) {
     V out;

@@ -2,6 +2,8 @@
 #include <doctest/doctest.h>
 
 #include <array>
+#include <bit>
+#include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
@@ -20,7 +22,8 @@ struct Operands {
   std::array<std::uint8_t, 128> bytes{};
   std::array<std::int8_t, 128> signed_bytes{}, extreme_bytes{};
   std::array<std::int16_t, 128> words{};
-  std::array<std::uint16_t, 128> halves{};
+  std::array<std::uint16_t, 128> halves{}, other_halves{}, bfloats{}, other_bfloats{};
+  std::array<float, 128> any_floats{};
   std::array<float, 128> floats{};
   std::array<float, 256> table{};
   mllama::kernels::isa::ByteBook byte_book{};
@@ -33,11 +36,35 @@ struct Operands {
     for (auto& byte : extreme_bytes) byte = static_cast<std::int8_t>(random.below(2) == 0 ? -127 : 127);
     for (auto& word : words) word = static_cast<std::int16_t>(static_cast<int>(random.below(16383)) - 8191);
     for (auto& half : halves) half = static_cast<std::uint16_t>(0x3000U + random.below(0x1000));
+    for (auto& half : other_halves) half = static_cast<std::uint16_t>(random.below(2) << 15U | (0x3000U + random.below(0x1000)));
+    for (auto* numbers : {&bfloats, &other_bfloats}) {
+      for (auto& number : *numbers) number = any_bfloat(random);
+    }
+    for (auto& number : any_floats) {
+      number = std::bit_cast<float>(std::uint32_t{any_bfloat(random)} << 16U | static_cast<std::uint32_t>(random.below(65536)));
+    }
     for (auto& number : floats) number = random.normal();
     for (auto& number : table) number = random.normal();
     for (auto& entry : byte_book) entry = static_cast<std::uint8_t>(random.below(256));
     for (auto& entry : word_book) entry = static_cast<std::int16_t>(random.below(65536));
     for (auto& entry : float_book) entry = random.normal();
+  }
+
+ private:
+  /// Of any exponent, near 1, near the smallest, or a special one.
+  static std::uint16_t any_bfloat(Random& random) {
+    constexpr std::array<std::uint16_t, 9> special{0x7f80, 0xff80, 0x7fc0, 0x0000, 0x8000, 0x0001, 0x807f, 0x7f7f, 0x0080};
+    const std::size_t sign_and_fraction = random.below(2) << 15U | random.below(128);
+    switch (random.below(8)) {
+      case 0:
+        return static_cast<std::uint16_t>(random.below(65536));
+      case 1:
+        return special[random.below(special.size())];
+      case 2:
+        return static_cast<std::uint16_t>(sign_and_fraction | random.below(3) << 7U);
+      default:
+        return static_cast<std::uint16_t>(sign_and_fraction | (0x30 + random.below(0x60)) << 7U);
+    }
   }
 };
 
@@ -88,6 +115,11 @@ namespace avx512_vnni {
 #include "operations.inc"
 #undef MLLAMA_TARGET
 }  // namespace avx512_vnni
+namespace avx512_bf16 {
+#define MLLAMA_TARGET MLLAMA_AVX512_BF16
+#include "operations.inc"
+#undef MLLAMA_TARGET
+}  // namespace avx512_bf16
 #endif
 #if MLLAMA_HAS_NEON_BODIES
 namespace neon_dot {
@@ -128,6 +160,7 @@ TEST_CASE("each operation of an instruction set is that of its scalar emulation"
   SUBCASE("avxvnni") { compare<isa::AvxVnniShape>(InstructionSet::avx_vnni, avx_vnni::operations<isa::AvxVnni>); }
   SUBCASE("avx512") { compare<isa::Avx512Shape>(InstructionSet::avx512, avx512::operations<isa::Avx512>); }
   SUBCASE("avx512vnni") { compare<isa::Avx512VnniShape>(InstructionSet::avx512_vnni, avx512_vnni::operations<isa::Avx512Vnni>); }
+  SUBCASE("avx512bf16") { compare<isa::Avx512Bf16Shape>(InstructionSet::avx512_bf16, avx512_bf16::operations<isa::Avx512Bf16>); }
 #elif MLLAMA_HAS_NEON_BODIES
   SUBCASE("neondot") { compare<isa::NeonDotShape>(InstructionSet::neon_dot, neon_dot::operations<isa::NeonDot>); }
 #else
