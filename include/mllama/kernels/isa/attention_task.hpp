@@ -105,11 +105,12 @@ inline void hide(const KeyRange& tile, std::span<const KeyRange> seen, std::size
   }
 }
 
-/// Asks for rows of a head, which are short pieces far apart that processors do not foresee.
-inline void prefetch_rows(const KeyRows& of, const KeyShape& shape, std::size_t head, std::size_t first, std::size_t rows) {
+/// Asks for rows of some heads, which are short pieces far apart that processors do not foresee.
+inline void prefetch_rows(const KeyRows& of, const KeyShape& shape, std::size_t head, std::size_t heads, std::size_t first,
+                          std::size_t rows) {
   constexpr std::size_t line = 64;
-  const std::size_t width = element_bytes(of.format), stride = shape.width() * width, bytes = shape.dim * width;
-  const std::byte* row = of.as<std::byte>() + first * stride + head * bytes;
+  const std::size_t width = element_bytes(of.format), stride = shape.width() * width, bytes = heads * shape.dim * width;
+  const std::byte* row = of.as<std::byte>() + first * stride + head * shape.dim * width;
   for (std::size_t r = 0; r < rows; ++r, row += stride) {
     for (std::size_t i = 0; i < bytes; i += line) __builtin_prefetch(row + i);
   }
@@ -138,11 +139,12 @@ inline void merge(const float* partials, std::size_t stride, std::size_t count, 
 struct AttentionBody {
   std::size_t lanes;  ///< queries of many rows that share a tile of keys
   /// Floats of scratch memory for each thread.
-  std::size_t (*scratch)(std::size_t dim, std::size_t group);
+  std::size_t (*scratch)(const Heads& heads, bool many_rows);
   /// Queries [first, first + count).
   void (*queries)(const AttentionTask& task, std::size_t first, std::size_t count, float* scratch);
-  /// A row's queries over some keys: to their partial sums, which lie one after the other.
-  void (*keys)(const AttentionTask& task, const KeyRange& range, float* scratch, float* partials);
+  /// A row's queries of some key/value heads, from that of the task on, over some keys: to their partial sums, which lie one after the
+  /// other.
+  void (*keys)(const AttentionTask& task, std::size_t kv_heads, const KeyRange& range, float* scratch, float* partials);
 };
 
 /// Tiles of queries. A row's result depends neither on the number of threads nor on the other rows.
@@ -150,8 +152,7 @@ template <class Ctx>
 void attend_rows(Ctx& ctx, const AttentionBody& body, const Heads& heads, Matrix<const float> q, std::span<const KeyBlock> blocks,
                  const Visibility& visible, Matrix<float> out) {
   const std::size_t queries = q.rows * (heads.heads / heads.kv_heads), tiles = (queries + body.lanes - 1) / body.lanes;
-  auto scratch =
-      ctx.template tensor<float, Rows, Rows>({ctx.threads().size(), body.scratch(heads.head_dim, heads.heads / heads.kv_heads)});
+  auto scratch = ctx.template tensor<float, Rows, Rows>({ctx.threads().size(), body.scratch(heads, true)});
   // Head-major, so that the long rows of a causal mask are spread over the threads.
   ctx.parallel(tiles * heads.kv_heads, 1, [&](std::size_t begin, std::size_t end, unsigned worker) {
     for (std::size_t index = begin; index < end; ++index) {
@@ -179,7 +180,7 @@ void attend_row(Ctx& ctx, const AttentionBody& body, const Heads& heads, Matrix<
   }
   auto slices = ctx.template tensor<KeyRange, Rows>({count});
   auto partials = ctx.template tensor<float, Rows, Rows>({count * heads.heads, floats});
-  auto scratch = ctx.template tensor<float, Rows, Rows>({ctx.threads().size(), body.scratch(dim, group)});
+  auto scratch = ctx.template tensor<float, Rows, Rows>({ctx.threads().size(), body.scratch(heads, false)});
   KeyRange* next = slices.data();
   for (const KeyRange& range : visible.of_row(0)) {
     for (std::uint32_t begin = range.begin; begin < range.end;) {
@@ -188,11 +189,14 @@ void attend_row(Ctx& ctx, const AttentionBody& body, const Heads& heads, Matrix<
       begin = end;
     }
   }
-  // Slice-major: the heads of a position share pages.
+  // All heads of a slice together, as they lie, but where a thread's part ends.
   ctx.parallel(count * heads.kv_heads, 1, [&](std::size_t begin, std::size_t end, unsigned worker) {
-    for (std::size_t index = begin; index < end; ++index) {
-      const AttentionTask task{heads, q, blocks, visible, out, index % heads.kv_heads};
-      body.keys(task, slices.data()[index / heads.kv_heads], scratch[worker].data(), partials.data() + index * group * floats);
+    while (begin < end) {
+      const std::size_t index = begin / heads.kv_heads, head = begin % heads.kv_heads;
+      const std::size_t some = std::min(end - begin, heads.kv_heads - head);
+      const AttentionTask task{heads, q, blocks, visible, out, head};
+      body.keys(task, some, slices.data()[index], scratch[worker].data(), partials.data() + begin * group * floats);
+      begin += some;
     }
   });
   // Few are merged sooner than another thread is woken.
