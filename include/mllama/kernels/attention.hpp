@@ -47,7 +47,7 @@ struct Heads {
 }  // namespace mllama::kernels
 
 #include <mllama/kernels/reference/attention.hpp>
-#include <mllama/kernels/simd/attention.hpp>
+#include <mllama/kernels/isa/attention.hpp>
 
 namespace mllama::kernels {
 

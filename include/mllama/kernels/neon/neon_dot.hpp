@@ -147,6 +147,16 @@ struct NeonDot : NeonDotShape {
   [[nodiscard]] MLLAMA_INLINE static Floats add(Floats a, Floats b) { return vaddq_f32(a, b); }
   [[nodiscard]] MLLAMA_INLINE static Floats multiply(Floats a, Floats b) { return vmulq_f32(a, b); }
   [[nodiscard]] MLLAMA_INLINE static Floats multiply_add(Floats a, Floats b, Floats c) { return vfmaq_f32(c, a, b); }
+  [[nodiscard]] MLLAMA_INLINE static Floats maximum(Floats a, Floats b) { return vbslq_f32(vcgtq_f32(a, b), a, b); }
+  [[nodiscard]] MLLAMA_INLINE static Floats power_of_two(Floats values) {
+    return vreinterpretq_f32_s32(vshlq_n_s32(vreinterpretq_s32_f32(values), 23));
+  }
+  MLLAMA_INLINE static void store_sums(float* to, const Floats* values) {
+    MLLAMA_UNROLL
+    for (std::size_t i = 0; i < 8; i += 4) {
+      vst1q_f32(to + i, vpaddq_f32(vpaddq_f32(values[i], values[i + 1]), vpaddq_f32(values[i + 2], values[i + 3])));
+    }
+  }
   [[nodiscard]] MLLAMA_INLINE static float sum(Floats values) {
     const float32x2_t two = vadd_f32(vget_low_f32(values), vget_high_f32(values));
     return vget_lane_f32(two, 0) + vget_lane_f32(two, 1);

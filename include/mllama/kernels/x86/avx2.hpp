@@ -169,6 +169,23 @@ struct Avx2 : Avx2Shape {
   [[nodiscard]] MLLAMA_INLINE static Floats add(Floats a, Floats b) { return _mm256_add_ps(a, b); }
   [[nodiscard]] MLLAMA_INLINE static Floats multiply(Floats a, Floats b) { return _mm256_mul_ps(a, b); }
   [[nodiscard]] MLLAMA_INLINE static Floats multiply_add(Floats a, Floats b, Floats c) { return _mm256_fmadd_ps(a, b, c); }
+  /// The larger one; b if one is not a number.
+  [[nodiscard]] MLLAMA_INLINE static Floats maximum(Floats a, Floats b) { return _mm256_max_ps(a, b); }
+  /// 2^n of 1.5 · 2^23 + 127 + n, 0 for n = -127.
+  [[nodiscard]] MLLAMA_INLINE static Floats power_of_two(Floats values) {
+    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_castps_si256(values), 23));
+  }
+  /// Sums of the lanes of eight vectors: halves until four lanes are left, then neighbours.
+  MLLAMA_INLINE static void store_sums(float* to, const Floats* values) {
+    __m256 halves[4];
+    MLLAMA_UNROLL
+    for (std::size_t i = 0; i < 4; ++i) {
+      halves[i] = _mm256_add_ps(_mm256_permute2f128_ps(values[i], values[i + 4], 0x20),
+                                _mm256_permute2f128_ps(values[i], values[i + 4], 0x31));
+    }
+    const __m256 first = _mm256_hadd_ps(halves[0], halves[1]), last = _mm256_hadd_ps(halves[2], halves[3]);
+    _mm256_storeu_ps(to, _mm256_hadd_ps(first, last));
+  }
   [[nodiscard]] MLLAMA_INLINE static float sum(Floats values) {
     const __m128 four = _mm_add_ps(_mm256_castps256_ps128(values), _mm256_extractf128_ps(values, 1));
     const __m128 two = _mm_add_ps(four, _mm_movehl_ps(four, four));

@@ -138,6 +138,22 @@ struct Avx512 : Avx512Shape {
   [[nodiscard]] MLLAMA_INLINE static Floats add(Floats a, Floats b) { return _mm512_add_ps(a, b); }
   [[nodiscard]] MLLAMA_INLINE static Floats multiply(Floats a, Floats b) { return _mm512_mul_ps(a, b); }
   [[nodiscard]] MLLAMA_INLINE static Floats multiply_add(Floats a, Floats b, Floats c) { return _mm512_fmadd_ps(a, b, c); }
+  [[nodiscard]] MLLAMA_INLINE static Floats maximum(Floats a, Floats b) { return _mm512_max_ps(a, b); }
+  [[nodiscard]] MLLAMA_INLINE static Floats power_of_two(Floats values) {
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_castps_si512(values), 23));
+  }
+  MLLAMA_INLINE static void store_sums(float* to, const Floats* values) {
+    __m512 halves[4], quarters[2];
+    MLLAMA_UNROLL
+    for (std::size_t i = 0; i < 4; ++i) halves[i] = folded<0x44, 0xee>(values[i], values[i + 4]);
+    MLLAMA_UNROLL
+    for (std::size_t i = 0; i < 2; ++i) quarters[i] = folded<0x88, 0xdd>(halves[i], halves[i + 2]);
+    // A quarter is of values 0, 4, 2, 6, or of 1, 5, 3, 7.
+    const __m512 pairs = _mm512_add_ps(_mm512_shuffle_ps(quarters[0], quarters[1], 0x88), _mm512_shuffle_ps(quarters[0], quarters[1], 0xdd));
+    const __m512 sums = _mm512_add_ps(pairs, _mm512_permute_ps(pairs, 0xb1));
+    const __m512i order = _mm512_setr_epi32(0, 2, 8, 10, 4, 6, 12, 14, 0, 0, 0, 0, 0, 0, 0, 0);
+    _mm256_storeu_ps(to, _mm512_castps512_ps256(_mm512_permutexvar_ps(order, sums)));
+  }
   [[nodiscard]] MLLAMA_INLINE static float sum(Floats values) {
     const __m256 eight = _mm256_add_ps(_mm512_castps512_ps256(values), _mm512_extractf32x8_ps(values, 1));
     const __m128 four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
@@ -146,6 +162,10 @@ struct Avx512 : Avx512Shape {
   }
 
  private:
+  template <int first, int last>
+  [[nodiscard]] MLLAMA_INLINE static __m512 folded(Floats a, Floats b) {
+    return _mm512_add_ps(_mm512_shuffle_f32x4(a, b, first), _mm512_shuffle_f32x4(a, b, last));
+  }
   [[nodiscard]] MLLAMA_INLINE static __m256i load_half(const void* from) {
     return _mm256_loadu_si256(static_cast<const __m256i*>(from));
   }

@@ -1,0 +1,55 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <mllama/kernels/attention.hpp>
+#include <mllama/kernels/isa/attention_task.hpp>
+#include <mllama/kernels/neon/attention.hpp>
+#include <mllama/kernels/simd/attention.hpp>
+#include <mllama/kernels/x86/attention.hpp>
+
+namespace mllama::kernels {
+
+namespace detail {
+
+/// The body of an instruction set, or null.
+template <class Arch>
+[[nodiscard]] const isa::AttentionBody* attention_body_of([[maybe_unused]] InstructionSet set) {
+  // Only what may be chosen is compiled.
+  [[maybe_unused]] constexpr auto chosen = [](auto... sets) {
+    return !arch::is_pinned<Arch> || ((Arch::instruction_set == sets) || ...);
+  };
+#if MLLAMA_HAS_X86_BODIES
+  if constexpr (chosen(InstructionSet::avx2, InstructionSet::avx_vnni)) {
+    if (set == InstructionSet::avx2 || set == InstructionSet::avx_vnni) return &isa::avx2::attention_body<isa::Avx2>;
+  }
+  if constexpr (chosen(InstructionSet::avx512, InstructionSet::avx512_vnni)) {
+    if (set == InstructionSet::avx512 || set == InstructionSet::avx512_vnni) return &isa::avx512::attention_body<isa::Avx512>;
+  }
+#endif
+#if MLLAMA_HAS_NEON_BODIES
+  if constexpr (chosen(InstructionSet::neon_dot)) {
+    if (set == InstructionSet::neon_dot) return &isa::neon_dot::attention_body<isa::NeonDot>;
+  }
+#endif
+#if MLLAMA_HAS_XSIMD
+  if constexpr (VectorArch<Arch> && chosen(InstructionSet::generic)) return &isa::compiled::attention_body<XsimdFloats<Arch>>;
+#endif
+  return nullptr;
+}
+
+}  // namespace detail
+
+/// By a body of the context's instruction set, or else of the one that the program is compiled for.
+/// Costs:   reads keys and values once for a row (twice per 8 query heads of a key/value head, the second time from a cache), and for
+///          many rows once per 8 vectors of queries; heads of a group count as queries
+template <class Arch, class Compute, class Ctx>
+void attention_body(cpu<Arch, Compute>, Ctx& ctx, const Heads& heads, Matrix<const float> q, std::span<const KeyBlock> blocks,
+                    const Visibility& visible, Matrix<float> out) {
+  if (const isa::AttentionBody* const body = detail::attention_body_of<Arch>(ctx.instruction_set())) {
+    isa::attend(ctx, *body, heads, q, blocks, visible, out);
+  } else {
+    attention_body(reference{}, ctx, heads, q, blocks, visible, out);
+  }
+}
+
+}  // namespace mllama::kernels
