@@ -12,6 +12,7 @@
 
 #include <mllama/kernels/attention.hpp>
 
+#include "attention_operands.hpp"
 #include "operands.hpp"
 
 namespace {
@@ -20,49 +21,16 @@ using namespace mllama;
 using kernels::Heads;
 using kernels::KeyBlock;
 using kernels::KeyRange;
+using mllama_test::all;
+using mllama_test::attention_tolerance;
+using mllama_test::Block;
+using mllama_test::causal;
 using mllama_test::Grid;
 using mllama_test::Random;
 using mllama_test::relative_error;
 using mllama_test::same_bits;
+using mllama_test::Sets;
 using mllama_test::Simd;
-
-/// Float32 scores of up to 128 products pass through an exponential, and up to 300 values are summed.
-constexpr double attention_tolerance = 2e-6;
-
-/// Keys and values of one block.
-struct Block {
-  std::vector<float> keys, values;
-  Block(Random& random, const Heads& heads, std::size_t count)
-      : keys(random.normals(count * heads.kv_heads * heads.head_dim)), values(random.normals(keys.size())) {}
-};
-
-/// The sets of a visibility, under construction.
-struct Sets {
-  std::vector<std::uint32_t> set_of_row, first{0};
-  std::vector<KeyRange> ranges;
-
-  /// One more row with a set of its own.
-  void add_row(std::initializer_list<KeyRange> seen) {
-    set_of_row.push_back(static_cast<std::uint32_t>(first.size() - 1));
-    ranges.insert(ranges.end(), seen);
-    first.push_back(static_cast<std::uint32_t>(ranges.size()));
-  }
-  /// One more row that sees what the row before sees.
-  void repeat_row() { set_of_row.push_back(set_of_row.back()); }
-  [[nodiscard]] kernels::Visibility view() const { return {set_of_row, first, ranges}; }
-};
-
-Sets causal(std::size_t rows, std::size_t before = 0) {
-  Sets sets;
-  for (std::size_t r = 0; r < rows; ++r) sets.add_row({{0, 0, static_cast<std::uint32_t>(before + r + 1)}});
-  return sets;
-}
-
-Sets all(std::size_t rows, std::size_t keys) {
-  Sets sets;
-  for (std::size_t r = 0; r < rows; ++r) r == 0 ? sets.add_row({{0, 0, static_cast<std::uint32_t>(keys)}}) : sets.repeat_row();
-  return sets;
-}
 
 template <class B>
 std::vector<float> attend(const Heads& heads, const Grid& q, const std::vector<KeyBlock>& views, const Sets& sets,

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-#include <mllama/kernels/attention.hpp>
 #include <mllama/kernels/isa/attention_task.hpp>
 #include <mllama/kernels/neon/attention.hpp>
+#include <mllama/kernels/reference/attention.hpp>
 #include <mllama/kernels/simd/attention.hpp>
 #include <mllama/kernels/x86/attention.hpp>
 
@@ -22,8 +22,10 @@ template <class Arch>
   if constexpr (chosen(InstructionSet::avx2, InstructionSet::avx_vnni)) {
     if (set == InstructionSet::avx2 || set == InstructionSet::avx_vnni) return &isa::avx2::attention_body<isa::Avx2>;
   }
-  if constexpr (chosen(InstructionSet::avx512, InstructionSet::avx512_vnni)) {
-    if (set == InstructionSet::avx512 || set == InstructionSet::avx512_vnni) return &isa::avx512::attention_body<isa::Avx512>;
+  if constexpr (chosen(InstructionSet::avx512, InstructionSet::avx512_vnni, InstructionSet::avx512_bf16)) {
+    if (set == InstructionSet::avx512 || set == InstructionSet::avx512_vnni || set == InstructionSet::avx512_bf16) {
+      return &isa::avx512::attention_body<isa::Avx512>;
+    }
   }
 #endif
 #if MLLAMA_HAS_NEON_BODIES

@@ -10,8 +10,8 @@
 
 #include <mllama/core/context.hpp>
 #include <mllama/core/tensor.hpp>
-#include <mllama/kernels/attention.hpp>
 #include <mllama/kernels/isa/shape.hpp>
+#include <mllama/kernels/keys.hpp>
 
 /// What the bodies of attention share that does not depend on the instruction set.
 

@@ -5,7 +5,9 @@
 #include <cmath>
 #include <limits>
 
-#include <mllama/kernels/attention.hpp>
+#include <mllama/core/context.hpp>
+#include <mllama/core/tensor.hpp>
+#include <mllama/kernels/keys.hpp>
 
 namespace mllama::kernels {
 

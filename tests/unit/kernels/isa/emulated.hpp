@@ -2,6 +2,7 @@
 #pragma once
 
 #include <array>
+#include <bit>
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
@@ -137,6 +138,23 @@ struct Emulated : Shape {
   }
   static Floats multiply_add(const Floats& a, const Floats& b, const Floats& c) {
     return lanes<Floats>([&](std::size_t i) { return std::fma(a.lane[i], b.lane[i], c.lane[i]); });
+  }
+  /// The second where neither is larger, as x86's instruction has it.
+  static Floats maximum(const Floats& a, const Floats& b) {
+    return lanes<Floats>([&](std::size_t i) { return a.lane[i] > b.lane[i] ? a.lane[i] : b.lane[i]; });
+  }
+  static Floats power_of_two(const Floats& values) {
+    return lanes<Floats>([&](std::size_t i) { return std::bit_cast<float>(std::bit_cast<std::uint32_t>(values.lane[i]) << 23U); });
+  }
+  /// Of eight vectors: the upper half is added to the lower one until four lanes are left, then neighbours are added.
+  static void store_sums(float* to, const Floats* values) {
+    for (std::size_t v = 0; v < 8; ++v) {
+      Floats left = values[v];
+      for (std::size_t half = Floats::lanes / 2; half >= 4; half /= 2) {
+        for (std::size_t i = 0; i < half; ++i) left.lane[i] += left.lane[i + half];
+      }
+      to[v] = (left.lane[0] + left.lane[1]) + (left.lane[2] + left.lane[3]);
+    }
   }
   /// The upper half is added to the lower one until a lane is left.
   static float sum(Floats values) {

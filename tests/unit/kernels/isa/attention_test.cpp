@@ -1,0 +1,181 @@
+// SPDX-License-Identifier: MIT
+#include <doctest/doctest.h>
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <initializer_list>
+#include <limits>
+#include <string>
+#include <vector>
+
+#include <mllama/kernels/attention.hpp>
+#include <mllama/kernels/isa/attention.hpp>
+
+#include "../attention_operands.hpp"
+#include "../operands.hpp"
+#include "emulated.hpp"
+
+/// Attention's bodies of every instruction set, on the scalar emulation of its operations: see bodies_test.cpp.
+#undef MLLAMA_INLINE
+#undef MLLAMA_UNROLL
+#define MLLAMA_INLINE inline
+#define MLLAMA_UNROLL
+#define MLLAMA_TARGET
+namespace mllama::kernels::isa::emulated {
+#include <mllama/kernels/isa/attention.inc>
+}  // namespace mllama::kernels::isa::emulated
+#undef MLLAMA_TARGET
+
+namespace {
+
+using namespace mllama;
+using kernels::Heads;
+using kernels::KeyBlock;
+using kernels::isa::AttentionBody;
+using mllama_test::all;
+using mllama_test::attention_tolerance;
+using mllama_test::Block;
+using mllama_test::causal;
+using mllama_test::Emulated;
+using mllama_test::Grid;
+using mllama_test::Random;
+using mllama_test::relative_error;
+using mllama_test::same_bits;
+using mllama_test::Sets;
+
+/// By a body, or by the reference if there is none.
+std::vector<float> attend(const AttentionBody* body, const Heads& heads, const Grid& q, const std::vector<KeyBlock>& blocks,
+                          const Sets& sets, unsigned threads = 2) {
+  const std::size_t rows = q.matrix().rows, width = heads.heads * heads.head_dim;
+  Grid out(rows, width, 1, 99);
+  Context<reference> ctx(threads);
+  if (body != nullptr) {
+    kernels::isa::attend(ctx, *body, heads, q.matrix(), blocks, sets.view(), out.matrix());
+  } else {
+    kernels::attention(ctx, heads, q.matrix(), blocks, sets.view(), out.matrix());
+  }
+  for (std::size_t r = 0; r <= rows; ++r) CHECK(out.memory()[r * (width + 1)] == 99);
+  return out.elements();
+}
+
+/// Calls `check(heads, q, blocks, sets)` with everything that bodies do differently.
+template <class Check>
+void each_case(const Check& check) {
+  Random random(1);
+  const KeyFormat formats[]{KeyFormat::f32, KeyFormat::bf16, KeyFormat::f16, KeyFormat::int8};
+  const auto of = [&](const Heads& heads, std::size_t rows, std::size_t keys, std::size_t choice, const Sets& sets) {
+    CAPTURE(heads.heads);
+    CAPTURE(heads.head_dim);
+    CAPTURE(rows);
+    CAPTURE(keys);
+    kernels::KeptKeys kept[2]{{formats[choice % 4], heads.keys(), keys}, {formats[choice / 4 % 4], heads.keys(), keys}};
+    for (auto& each : kept) {
+      const auto numbers = random.normals(keys * heads.keys().width());
+      each.write(heads.keys(), 0, keys, numbers.data());
+    }
+    check(heads, Grid(random, rows, heads.heads * heads.head_dim, rows % 3), {{kept[0], kept[1], keys}}, sets);
+  };
+  std::size_t choice = 0;
+  // A single row: tails of steps, tiles and slices; groups of one query, of four, and of four and more.
+  for (std::size_t keys = 1; keys <= 300; ++keys) of({4, 2, 16}, 1, keys, choice++, all(1, keys));
+  for (const std::size_t dim : std::initializer_list<std::size_t>{1, 3, 8, 17, 80, 128}) {
+    for (const Heads& heads : {Heads{1, 1, dim}, Heads{4, 4, dim}, Heads{12, 2, dim}, Heads{5, 1, dim}}) {
+      of(heads, 1, 75, choice++, all(1, 75));
+      of(heads, 2, 70, choice++, causal(2, 68));
+      of(heads, 19, 75, choice++, causal(19, 56));
+    }
+  }
+  // Two slices of a row that are not in their order, and one that ends where a slice begins.
+  for (const std::size_t keys : std::initializer_list<std::size_t>{256, 512, 700}) {
+    const auto end = static_cast<std::uint32_t>(keys);
+    Sets sets;
+    sets.add_row({{0, end / 2, end}, {0, 3, 3}, {0, 0, end / 3}});
+    of({6, 3, 32}, 1, keys, choice++, sets);
+  }
+}
+
+void check_error(const AttentionBody& body) {
+  std::size_t cases = 0;
+  each_case([&](const Heads& heads, const Grid& q, const std::vector<KeyBlock>& blocks, const Sets& sets) {
+    const auto found = attend(&body, heads, q, blocks, sets);
+    CHECK(relative_error(found, attend(nullptr, heads, q, blocks, sets)) <= attention_tolerance);
+    if (cases++ % 8 != 0 && q.matrix().rows == 1) return;  // making threads takes longer than what they do
+    CHECK(same_bits(found, attend(&body, heads, q, blocks, sets, 1)));
+    CHECK(same_bits(found, attend(&body, heads, q, blocks, sets, 5)));
+  });
+}
+
+/// An instruction set of the processor against its emulation.
+[[maybe_unused]] void compare_bits(InstructionSet set, const AttentionBody& body, const AttentionBody& emulated) {
+  if (!available(set)) {
+    MESSAGE("skipped: this processor has no ", std::string(name_of(set)));
+    return;
+  }
+  each_case([&](const Heads& heads, const Grid& q, const std::vector<KeyBlock>& blocks, const Sets& sets) {
+    CHECK(same_bits(attend(&body, heads, q, blocks, sets), attend(&emulated, heads, q, blocks, sets)));
+  });
+}
+
+template <class Shape>
+constexpr const AttentionBody& emulated = kernels::isa::emulated::attention_body<Emulated<Shape>>;
+
+}  // namespace
+
+TYPE_TO_STRING(kernels::isa::Avx2Shape);
+TYPE_TO_STRING(kernels::isa::Avx512Shape);
+TYPE_TO_STRING(kernels::isa::NeonDotShape);
+
+TEST_CASE_TEMPLATE("attention of every instruction set is the reference's, whatever the number of threads", Shape,
+                   kernels::isa::Avx2Shape, kernels::isa::Avx512Shape, kernels::isa::NeonDotShape) {
+  check_error(emulated<Shape>);
+}
+
+TEST_CASE("attention of this processor's instruction sets has the bits of their emulation") {
+#if MLLAMA_HAS_X86_BODIES
+  SUBCASE("avx2") {
+    compare_bits(InstructionSet::avx2, kernels::isa::avx2::attention_body<kernels::isa::Avx2>, emulated<kernels::isa::Avx2Shape>);
+  }
+  SUBCASE("avx512") {
+    compare_bits(InstructionSet::avx512, kernels::isa::avx512::attention_body<kernels::isa::Avx512>,
+                 emulated<kernels::isa::Avx512Shape>);
+  }
+#elif MLLAMA_HAS_NEON_BODIES
+  SUBCASE("neondot") {
+    compare_bits(InstructionSet::neon_dot, kernels::isa::neon_dot::attention_body<kernels::isa::NeonDot>,
+                 emulated<kernels::isa::NeonDotShape>);
+  }
+#else
+  MESSAGE("skipped: no instruction set of this architecture has bodies");
+#endif
+}
+
+#if MLLAMA_HAS_XSIMD
+TEST_CASE("attention of the vectors that the program is compiled for is the reference's") {
+  check_error(kernels::isa::compiled::attention_body<kernels::detail::XsimdFloats<arch::native>>);
+}
+#endif
+
+TEST_CASE("a row that sees numbers which are not finite, or nothing") {
+  Random random(3);
+  const Heads heads{8, 2, 24};
+  std::vector<Block> blocks{Block(random, heads, 90), Block(random, heads, 90)};
+  blocks[0].keys[40 * 48 + 3] = std::numeric_limits<float>::quiet_NaN();    // of the first four query heads
+  blocks[1].values[50 * 48 + 30] = std::numeric_limits<float>::infinity();  // of the last four
+  const Grid q(random, 1, 192);
+  const auto view = [&](const Block& block) { return std::vector<KeyBlock>{{block.keys.data(), block.values.data(), 90}}; };
+  for (const AttentionBody* body : {&emulated<kernels::isa::Avx2Shape>, &emulated<kernels::isa::Avx512Shape>}) {
+    const auto of_key = attend(body, heads, q, view(blocks[0]), all(1, 90)),
+               of_value = attend(body, heads, q, view(blocks[1]), all(1, 90));
+    for (std::size_t i = 0; i < 192; ++i) {
+      CAPTURE(i);
+      CHECK(std::isfinite(of_key[i]) == (i >= 96));
+      CHECK(std::isfinite(of_value[i]) == (i < 96 || i % 24 != 6));
+    }
+    Sets nothing;
+    nothing.add_row({{0, 5, 5}});
+    CHECK(std::ranges::all_of(attend(body, heads, q, view(blocks[0]), nothing), [](float element) { return element == 0; }));
+  }
+}
