@@ -11,9 +11,14 @@ target_compile_options(mllama_developer INTERFACE
   $<$<BOOL:${MLLAMA_NATIVE}>:-march=native>)
 target_compile_definitions(mllama_developer INTERFACE $<$<BOOL:${MLLAMA_NATIVE}>:MLLAMA_NATIVE>)
 
+# Compiled once for all programs, and as fast as they get, whatever else is: tests take their time.
+mllama_add_kernels(mllama_kernels)
+target_link_libraries(mllama_kernels PRIVATE mllama_developer)
+target_compile_options(mllama_kernels PRIVATE $<$<CONFIG:Release>:-O3>)
+
 # mllama_program(NAME SOURCE…): one of our programs, in bin/ of the build folder.
 function(mllama_program name)
   add_executable(${name} ${ARGN})
-  target_link_libraries(${name} PRIVATE mllama_developer)
+  target_link_libraries(${name} PRIVATE mllama_developer mllama_kernels)
   set_target_properties(${name} PROPERTIES CXX_EXTENSIONS OFF RUNTIME_OUTPUT_DIRECTORY "${PROJECT_BINARY_DIR}/bin")
 endfunction()

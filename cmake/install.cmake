@@ -9,6 +9,6 @@ configure_file(cmake/mllama.pc.in mllama.pc @ONLY)
 install(TARGETS mllama mllama_precompiled EXPORT mllama)
 install(EXPORT mllama NAMESPACE mllama:: FILE mllama-targets.cmake DESTINATION ${package_dir})
 install(DIRECTORY include/ DESTINATION ${CMAKE_INSTALL_INCLUDEDIR})
-install(FILES cmake/mllama-config.cmake cmake/mllama-dependencies.cmake cmake/mllama-models.cmake
+install(FILES cmake/mllama-config.cmake cmake/mllama-dependencies.cmake cmake/mllama-kernels.cmake cmake/mllama-models.cmake
               ${CMAKE_CURRENT_BINARY_DIR}/mllama-config-version.cmake DESTINATION ${package_dir})
 install(FILES ${CMAKE_CURRENT_BINARY_DIR}/mllama.pc DESTINATION ${CMAKE_INSTALL_DATADIR}/pkgconfig)

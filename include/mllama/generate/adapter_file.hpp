@@ -314,6 +314,9 @@ class BasicAdapterFile {
   Elements elements_;
 };
 using AdapterFile = BasicAdapterFile<>;
+#if defined(MLLAMA_ELSEWHERE)
+extern template class BasicAdapterFile<>;
+#endif
 
 /// Whether a tensor of a file holds the numbers of a parameter: the same ones, or where the types differ, ones that round alike to
 /// bfloat16. True of a quantised parameter, which has no such copy.

@@ -13,8 +13,8 @@
 #include <mllama/core/check.hpp>
 #include <mllama/core/context.hpp>
 #include <mllama/generate/padded.hpp>
-#include <mllama/observe/recorder.hpp>
 #include <mllama/io/safetensors.hpp>
+#include <mllama/observe/recorder.hpp>
 
 /// A forward pass from a file of padded inputs to named outputs: what a comparison with another implementation needs.
 

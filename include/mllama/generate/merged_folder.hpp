@@ -165,5 +165,8 @@ class BasicMergedFolder {
   AdapterMerge adapters_;
 };
 using MergedFolder = BasicMergedFolder<>;
+#if defined(MLLAMA_ELSEWHERE)
+extern template class BasicMergedFolder<>;
+#endif
 
 }  // namespace mllama

@@ -461,5 +461,8 @@ class BasicQuantizer {
   std::optional<CheckpointWriter> writer_;
 };
 using Quantizer = BasicQuantizer<>;
+#if defined(MLLAMA_ELSEWHERE)
+extern template class BasicQuantizer<>;
+#endif
 
 }  // namespace mllama

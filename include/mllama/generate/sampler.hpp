@@ -157,5 +157,8 @@ class BasicSampler {
   std::vector<Candidate> kept_;
 };
 using Sampler = BasicSampler<>;
+#if defined(MLLAMA_ELSEWHERE)
+extern template class BasicSampler<>;
+#endif
 
 }  // namespace mllama

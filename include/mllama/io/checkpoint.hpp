@@ -195,5 +195,8 @@ class BasicCheckpoint : public ModelFiles {
   Elements elements_;
 };
 using Checkpoint = BasicCheckpoint<>;
+#if defined(MLLAMA_ELSEWHERE)
+extern template class BasicCheckpoint<>;
+#endif
 
 }  // namespace mllama

@@ -282,5 +282,8 @@ class BasicCheckpointWriter {
   std::mutex mutex_;  ///< of lengths, places and counts
 };
 using CheckpointWriter = BasicCheckpointWriter<>;
+#if defined(MLLAMA_ELSEWHERE)
+extern template class BasicCheckpointWriter<>;
+#endif
 
 }  // namespace mllama

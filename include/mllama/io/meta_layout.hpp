@@ -251,5 +251,8 @@ class BasicMetaLayout {
   std::vector<int> self_;  ///< layers without cross-attention
 };
 using MetaLayout = BasicMetaLayout<>;
+#if defined(MLLAMA_ELSEWHERE)
+extern template class BasicMetaLayout<>;
+#endif
 
 }  // namespace mllama

@@ -312,5 +312,8 @@ class BasicModelFiles {
   bool complete_ = true;
 };
 using ModelFiles = BasicModelFiles<>;
+#if defined(MLLAMA_ELSEWHERE)
+extern template class BasicModelFiles<>;
+#endif
 
 }  // namespace mllama

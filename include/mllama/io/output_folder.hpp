@@ -195,5 +195,8 @@ class BasicOutputFolder {
   bool committed_ = false;
 };
 using OutputFolder = BasicOutputFolder<>;
+#if defined(MLLAMA_ELSEWHERE)
+extern template class BasicOutputFolder<>;
+#endif
 
 }  // namespace mllama

@@ -258,5 +258,8 @@ class BasicSafetensors {
   Metadata metadata_;
 };
 using Safetensors = BasicSafetensors<>;
+#if defined(MLLAMA_ELSEWHERE)
+extern template class BasicSafetensors<>;
+#endif
 
 }  // namespace mllama

@@ -1,6 +1,10 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
+#include <array>
+#include <cstddef>
+#include <span>
+
 #include <mllama/core/context.hpp>
 #include <mllama/core/format.hpp>
 #include <mllama/core/tensor.hpp>
@@ -25,6 +29,37 @@ template <class Ctx, WeightFormat F>
 void matmul(Ctx& ctx, Matrix<const float> x, const Weights<F>& w, const Epilogue& epilogue, Matrix<float> y) {
   if (x.rows == 0) return;
   with_format(w, [&](const auto& weights) { matmul_body(typename Ctx::backend{}, ctx, x, weights, epilogue, y); });
+}
+
+/// One of several products of the same activations.
+template <WeightFormat F>
+struct ProductWith {
+  const Weights<F>& weights;
+  Epilogue epilogue;
+  Matrix<float> y;
+};
+
+/// Several products of the same activations, bit for bit as one by one: where the weights are alike, activations are prepared once
+/// for all of them, and threads meet once.
+template <class Ctx, WeightFormat... Fs>
+void matmul(Ctx& ctx, Matrix<const float> x, const ProductWith<Fs>&... products) {
+  if (x.rows == 0) return;
+  std::array<isa::Product, sizeof...(Fs)> alike;
+  std::size_t count = 0;
+  const auto add = [&](const auto& product) {
+    with_format(product.weights, [&](const auto& weights) {
+      const typename Ctx::backend backend{};
+      isa::Operand operand = operand_of(backend, ctx, weights, x.rows);
+      if (operand.body == nullptr) return matmul_body(backend, ctx, x, weights, product.epilogue, product.y);
+      if (count != 0 && operand.body != alike[0].weights.body) {
+        isa::multiply(ctx, x, std::span<const isa::Product>(alike.data(), count));
+        count = 0;
+      }
+      alike[count++] = {operand, product.epilogue, product.y};
+    });
+  };
+  (add(products), ...);
+  if (count != 0) isa::multiply(ctx, x, std::span<const isa::Product>(alike.data(), count));
 }
 
 }  // namespace mllama::kernels

@@ -3,6 +3,7 @@
 
 #include <string>
 #include <string_view>
+#include <tuple>
 #include <type_traits>
 
 #include <mllama/core/context.hpp>
@@ -66,6 +67,17 @@ struct Linear {
     product(x, {}, y, ctx);
   }
 
+  /// The product in memory of the caller's, as one of several: see project.
+  template <RunTimeAxis Row>
+  [[nodiscard]] kernels::ProductWith<Format> product_in(View<float, Row, Dim<Out>> y) const {
+    kernels::Epilogue epilogue;
+    if constexpr (Bias) epilogue.bias = bias.data();
+    return {weight.weights, epilogue, y};
+  }
+  /// What is left to do with it: nothing.
+  template <class X, class Ctx>
+  void finish(const X&, View<float, row_axis<X>, Dim<Out>>, Ctx&) const {}
+
   /// The product added to a stream.
   template <class X, class Ctx>
   void add(const X& x, const Residual<row_axis<X>, Out>& to, Ctx& ctx) const {
@@ -81,5 +93,22 @@ struct Linear {
     kernels::matmul(ctx, x, weight.weights, epilogue, y);
   }
 };
+
+/// What several linears make of the same x, bit for bit as one by one, and sooner where their weights are stored alike:
+/// `auto [q, k, v] = project(x, ctx, q_proj, k_proj, v_proj)`.
+/// Shapes:  x (rows, In) -> a tuple of (rows, Out).
+template <class X, class Ctx, class... Linears>
+[[nodiscard]] auto project(const X& x, Ctx& ctx, const Linears&... linears) {
+  static_assert(((Linears::inputs == feature_count<X>)&&...), "project(x, ctx, linears…): the last axis of x must be their input");
+  std::tuple<Tensor<float, row_axis<X>, Dim<Linears::outputs>>...> all{
+      ctx.template tensor<float, row_axis<X>, Dim<Linears::outputs>>({x.rows()})...};
+  std::apply(
+      [&](auto&... y) {
+        kernels::matmul(ctx, x, linears.product_in(y.view())...);
+        (linears.finish(x, y, ctx), ...);
+      },
+      all);
+  return all;
+}
 
 }  // namespace mllama

@@ -261,6 +261,12 @@ struct Linear<LoRA<Format>, In, Out, Bias> : Linear<Format, In, Out, Bias> {
   template <class X, class Ctx>
   void into(const X& x, View<float, row_axis<X>, Dim<Out>> y, Ctx& ctx) const {
     Plain::into(x, y, ctx);
+    finish(x, y, ctx);
+  }
+
+  /// Makes the plain product what it is with the branches.
+  template <class X, class Ctx>
+  void finish(const X& x, View<float, row_axis<X>, Dim<Out>> y, Ctx& ctx) const {
     branches.change(ctx, x, bias_data(), y);
   }
 

@@ -70,5 +70,8 @@ class BasicAddedTokens {
   std::array<bool, 256> starts_{};
 };
 using AddedTokens = BasicAddedTokens<>;
+#if defined(MLLAMA_ELSEWHERE)
+extern template class BasicAddedTokens<>;
+#endif
 
 }  // namespace mllama

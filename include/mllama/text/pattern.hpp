@@ -148,5 +148,8 @@ class BasicPattern {
   detail::PatternCode code_;
 };
 using Pattern = BasicPattern<>;
+#if defined(MLLAMA_ELSEWHERE)
+extern template class BasicPattern<>;
+#endif
 
 }  // namespace mllama

@@ -138,5 +138,8 @@ class BasicSplitPattern {
   bool is_known_;
 };
 using SplitPattern = BasicSplitPattern<>;
+#if defined(MLLAMA_ELSEWHERE)
+extern template class BasicSplitPattern<>;
+#endif
 
 }  // namespace mllama

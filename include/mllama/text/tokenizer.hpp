@@ -415,6 +415,9 @@ class BasicTokenizer {
   bool ignore_merges_ = false;
 };
 using Tokenizer = BasicTokenizer<>;
+#if defined(MLLAMA_ELSEWHERE)
+extern template class BasicTokenizer<>;
+#endif
 
 /// Turns ids into text as they are generated. Bytes at the end that may yet become a code point are held back, so that what is
 /// returned is always valid UTF-8; all of it together is what Tokenizer::decode gives. Refers to the tokenizer.

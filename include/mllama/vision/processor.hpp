@@ -166,6 +166,9 @@ class BasicImageProcessor {
   std::array<std::array<float, levels>, Image::channels> values_{};  ///< what a level of a channel becomes
 };
 using ImageProcessor = BasicImageProcessor<>;
+#if defined(MLLAMA_ELSEWHERE)
+extern template class BasicImageProcessor<>;
+#endif
 
 /// The text rows [begin, end) that see a picture.
 struct ImageRange {

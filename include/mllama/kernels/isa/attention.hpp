@@ -11,7 +11,7 @@ namespace mllama::kernels {
 
 namespace detail {
 
-/// The body of an instruction set, or null.
+/// The body of an instruction set, or null. Not inline, so that it can be compiled elsewhere.
 template <class Arch>
 [[nodiscard]] const isa::AttentionBody* attention_body_of([[maybe_unused]] InstructionSet set) {
   // Only what may be chosen is compiled.
@@ -38,6 +38,10 @@ template <class Arch>
 #endif
   return nullptr;
 }
+
+#if defined(MLLAMA_ELSEWHERE)
+extern template const isa::AttentionBody* attention_body_of<arch::native>(InstructionSet);
+#endif
 
 }  // namespace detail
 

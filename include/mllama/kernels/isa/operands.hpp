@@ -10,8 +10,10 @@
 #include <cstdint>
 #include <limits>
 #include <numeric>
+#include <span>
 #include <type_traits>
 #include <utility>
+#include <variant>
 
 #include <mllama/core/context.hpp>
 #include <mllama/core/format.hpp>
@@ -162,14 +164,45 @@ struct Body {
                    const Output& output);
 };
 
+/// Weights as a body takes them. Without a body, none takes matrices of their shape.
+struct Operand {
+  const Body* body = nullptr;
+  std::size_t rows = 0;
+  std::variant<const void*, FourBitMatrix, NumberMatrix> source;
+
+  template <class Source>
+  Operand(const Body& of, const Source& matrix) : body(&of), rows(matrix.rows) {
+    if constexpr (requires { source = matrix; } && !std::is_pointer_v<Source>) {
+      source = matrix;
+    } else {
+      source = static_cast<const void*>(&matrix);  // the caller's
+    }
+  }
+  Operand() = default;
+
+  [[nodiscard]] const void* data() const {
+    if (const auto* codes = std::get_if<FourBitMatrix>(&source)) return codes;
+    if (const auto* numbers = std::get_if<NumberMatrix>(&source)) return numbers;
+    return *std::get_if<const void*>(&source);
+  }
+};
+
+/// One of several products of the same activations.
+struct Product {
+  Operand weights;
+  Epilogue epilogue;
+  Matrix<float> y;
+};
+
 /// Rows of activations that are prepared at a time.
 inline constexpr std::size_t most_rows = 512;
 
-/// `x · Wᵀ`, W of so many rows.
+/// Products of x with matrices that have the same body: x is prepared once, and the matrices are multiplied as if they were one.
 template <class Ctx>
-void multiply(Ctx& ctx, const Body& body, Matrix<const float> x, const void* source, std::size_t source_rows,
-              const Epilogue& epilogue, Matrix<float> y) {
-  const auto whole_lines = [](std::size_t floats) { return (floats + 15) / 16 * 16; };
+void multiply(Ctx& ctx, Matrix<const float> x, std::span<const Product> products) {
+  const auto whole = [](std::size_t count, std::size_t of) { return (count + of - 1) / of * of; };
+  const auto whole_lines = [&](std::size_t floats) { return whole(floats, 16); };
+  const Body& body = *products.front().weights.body;
   const std::size_t slots = whole_lines(x.width / slot), block = std::min(x.rows, most_rows);
   // A cache line longer than a power of two, or all rows would fall into the same sets.
   const std::size_t stride = body.element_bytes == 0 ? 0 : x.width * body.element_bytes + 64;
@@ -177,6 +210,8 @@ void multiply(Ctx& ctx, const Body& body, Matrix<const float> x, const void* sou
   auto scales = ctx.template tensor<float, Rows, Rows>({body.integers ? 2 * block : 0, slots});
   auto scratch = ctx.template tensor<float, Rows, Rows>({ctx.threads().size(), whole_lines(body.scratch(slots, block))});
   scales.fill(0);
+  std::size_t all_rows = 0;
+  for (const Product& product : products) all_rows += whole(product.weights.rows, body.grain);
   for (std::size_t row = 0; row < x.rows; row += block) {
     const std::size_t rows = std::min(block, x.rows - row);
     Activations activations{reinterpret_cast<const std::byte*>(x[row]), x.stride * sizeof(float), nullptr, nullptr, slots};
@@ -190,8 +225,17 @@ void multiply(Ctx& ctx, const Body& body, Matrix<const float> x, const void* sou
         }
       });
     }
-    ctx.parallel(source_rows, body.grain, [&](std::size_t begin, std::size_t end, unsigned worker) {
-      body.multiply(source, activations, rows, begin, end, scratch[worker].data(), {epilogue, y, row});
+    ctx.parallel(all_rows, body.grain, [&](std::size_t begin, std::size_t end, unsigned worker) {
+      for (const Product& product : products) {
+        const std::size_t last = std::min(end, product.weights.rows), length = whole(product.weights.rows, body.grain);
+        if (begin < last) {
+          body.multiply(product.weights.data(), activations, rows, begin, last, scratch[worker].data(),
+                        {product.epilogue, product.y, row});
+        }
+        if (end <= length) return;
+        begin = std::max(begin, length) - length;
+        end -= length;
+      }
     });
   }
 }

@@ -58,7 +58,10 @@ constexpr std::size_t most_in_lane = Shape::bfloats ? isa::slot : isa::emulated:
 template <class Shape, class Compute, class F>
 bool emulated_product(const Grid& x, const Weights<F>& w, Grid& y) {
   Context<reference> ctx(2);
-  return isa::emulated::multiply_if_fits<Emulated<Shape>, Compute>(ctx, x.matrix(), w, {}, y.matrix());
+  const isa::Product product{isa::emulated::operand<Emulated<Shape>, Compute>(w, x.matrix().rows), {}, y.matrix()};
+  if (product.weights.body == nullptr) return false;
+  isa::multiply(ctx, x.matrix(), {&product, 1});
+  return true;
 }
 
 template <class Shape, class Compute, class F>
