@@ -47,7 +47,8 @@ const std::vector<std::string_view> all_taps{"hidden_states",
                                              "attended",
                                              "vision_attended",
                                              "transformer",
-                                             "global_transformer"};
+                                             "global_transformer",
+                                             "v_proj"};
 
 template <class Ctx>
 std::vector<float> run(const Tiny& model, Ctx& ctx) {
@@ -99,6 +100,7 @@ TEST_CASE("every tap is passed in its layer, with its axes; watching changes not
     CHECK(shape("post_attention_layernorm" + index) == Shape{rows, hidden});
     CHECK(records.contains("q_norm" + index) == cross);
     CHECK(records.contains("k_norm" + index) == cross);
+    CHECK(records.contains("v_proj" + index) == cross);
     CHECK(records.contains("self_attention" + index) == !cross);
     CHECK(records.contains("cross_attention" + index) == cross);
     CHECK(records.contains("cross_attn_attn_gate" + index) == cross);
@@ -170,6 +172,7 @@ TEST_CASE("what an observer writes over a tap is what the model goes on with") {
                                  "post_attention_layernorm.3",
                                  "q_norm.1",
                                  "k_norm.3",
+                                 "v_proj.1",
                                  "norm",
                                  "logits",
                                  "layernorm_pre.0",

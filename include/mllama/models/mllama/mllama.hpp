@@ -23,7 +23,8 @@
 /// | `input_layernorm.i`, `post_attention_layernorm.i` | after the norm | Tokens, hidden |
 /// | `self_attention.i` | probabilities; keys are the positions of the sequence so far | heads, Tokens, Tokens |
 /// | `cross_attention.i` | probabilities; keys of several pictures one after the other | heads, Tokens, ImageTokens |
-/// | `q_norm.i`, `k_norm.i` | queries and keys of cross-attention | Tokens, hidden; ImageTokens, kv_heads · head_dim |
+/// | `q_norm.i` | queries of cross-attention | Tokens, hidden |
+/// | `k_norm.i`, `v_proj.i` | its keys and values | ImageTokens, kv_heads · head_dim |
 /// | `cross_attn_attn_gate.i`, `cross_attn_mlp_gate.i` | the factor: the parameter's tanh | 1 |
 /// | `norm`, `logits` | of the rows whose logits are computed | Tokens, hidden; Tokens, vocab |
 /// | `layernorm_pre.t` | tile t of a picture, embedded | ImagePositions, hidden |
