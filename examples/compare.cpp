@@ -188,7 +188,7 @@ bool compare(const Arguments& arguments, const Settings& a, const Settings& b) {
   output.write(mllama::concat("KL(A || B) of the next token: mean ", number(all.divergence), ", largest ", number(all.largest),
                               " nats, over ", all.tokens, all.tokens == 1 ? " token\n" : " tokens\n"));
   output.write(mllama::concat("greedy answers that change: ", report.changed_answers(), " of ", report.answers.size(),
-                              "; tokens: ", all.changed, " of ", all.tokens, '\n'));
+                              "\nmost probable tokens that change: ", all.changed, " of ", all.tokens, '\n'));
   for (std::size_t i = 0; i < names.size(); ++i) {
     const mllama::AnswerError& answer = report.answers[i];
     if (answer.changed == 0) continue;

@@ -19,9 +19,9 @@ class PromptInputs {
   PromptInputs() = default;
   /// `pictures` is a batch of one sample. Without pictures it may be empty.
   /// Errors:  input_error if there are not as many pictures as image tokens.
-  PromptInputs(std::span<const std::int32_t> ids, ImageBatch pictures, std::int32_t image_token)
+  PromptInputs(std::span<const std::int32_t> ids, ImageBatch pictures, std::int32_t image)
       : ids_(ids.begin(), ids.end()), pictures_(std::move(pictures)) {
-    const std::vector<ImageRange> ranges[]{image_ranges(ids, image_token)};
+    const std::vector<ImageRange> ranges[]{image_ranges(ids, image)};
     const std::vector<std::size_t> none[1];
     const std::span num_tiles =
         pictures_.num_tiles.empty() ? std::span(none) : std::span<const std::vector<std::size_t>>(pictures_.num_tiles);

@@ -123,11 +123,12 @@ class ErrorLab {
   static constexpr bool wants(std::string_view name) { return std::find(watched.begin(), watched.end(), name) != watched.end(); }
   [[nodiscard]] bool wants_now(std::string_view) const noexcept { return pass_ != Pass::off; }
 
-  /// A new prompt. Of its next tokens, those of the last `answer` rows are compared.
+  /// A new prompt. Of its next tokens, those of the last `answer` rows are compared, if the reference has logits.
   void begin_prompt(std::size_t answer) {
     given_.clear();
     for (Place& place : places_) place.reference.clear();
-    answers_.emplace_back().tokens = answer;
+    answers_.emplace_back();
+    answer_rows_ = answer;
   }
   /// What a reference that is not run makes: the tap by its name and index, as `hidden_states.3`, all rows one after the other.
   void give(std::string tap, std::vector<float> values) { given_.push_back({std::move(tap), std::move(values)}); }
@@ -219,9 +220,9 @@ class ErrorLab {
   void compare_tokens(std::span<const float> reference, std::span<const float> found, std::size_t vocab) {
     AnswerError& answer = answers_.back();
     const std::size_t rows = found.size() / vocab;
-    check(answer.tokens <= rows, [&] {
-      return Fault{.field = "answer", .expected = concat("at most ", rows, " tokens"), .found = concat(answer.tokens)};
-    });
+    check(answer_rows_ <= rows,
+          [&] { return Fault{.field = "answer", .expected = concat("at most ", rows, " tokens"), .found = concat(answer_rows_)}; });
+    answer.tokens = answer_rows_;
     for (std::size_t token = 0; token < answer.tokens; ++token) {
       const std::size_t row = rows - answer.tokens + token;
       const auto p = reference.subspan(row * vocab, vocab), q = found.subspan(row * vocab, vocab);
@@ -249,7 +250,7 @@ class ErrorLab {
   static double relative(double errors, double squares) { return errors == 0 ? 0 : std::sqrt(errors / squares); }
 
   Pass pass_ = Pass::off;
-  std::size_t next_ = 0;
+  std::size_t next_ = 0, answer_rows_ = 0;
   std::vector<Place> places_, given_;
   std::vector<AnswerError> answers_;
 };
