@@ -8,6 +8,7 @@
 #include <utility>
 #include <vector>
 
+#include <mllama/models/mllama/siglip.hpp>
 #include <mllama/observe/error_lab.hpp>
 #include <mllama/observe/recorder.hpp>
 #include <unit/generate/padded_prompt.hpp>
@@ -56,6 +57,14 @@ std::vector<std::string> that_make(const ErrorReport& report) {
   return names;
 }
 using Names = std::vector<std::string>;
+
+struct TinySiglip : SiglipConfig {
+  using weights = F32;
+  static constexpr int image = 28, patch = 14, hidden = 12, inner = 20, heads = 2, layers = 2;
+};
+struct WithSiglip : Mllama<TinySiglip, TinyText> {
+  static constexpr std::string_view name = "with_siglip";
+};
 
 /// The module whose line tells of a parameter.
 std::string line_of(std::string key) {
@@ -322,4 +331,18 @@ TEST_CASE("a reference may be given instead of run") {
   records[0].name = "vision_states.9";
   CHECK(refused(compared).field == "vision_states.9");
   CHECK(refused(compared).found == "none");
+}
+
+TEST_CASE("another vision model has other lines") {
+  const auto before = random_weights<WithSiglip>(seed), other = random_weights<WithSiglip>(seed + 1);
+  const ImageProcessor processor({.tile = TinySiglip::image, .max_tiles = 1});
+  const PromptInputs inputs(Ids{image, 4}, processor.pack({{{processor.tiles(Image(20, 20))}}}), image);
+  Lab ctx(1);
+  compare_sides<WithSiglip>({before.model.get()}, {other.model.get()}, inputs, 1, {}, ctx.observer(), ctx);
+  Names modules = that_make(ctx.observer().report<WithSiglip>());
+  REQUIRE(modules.size() > 6);
+  modules.resize(6);
+  CHECK(modules == Names{"vision_model.embeddings", "vision_model.encoder.layers.0", "vision_model.post_layernorm",
+                         "multi_modal_projector", "language_model.model.layers.1.cross_attn.k_norm",
+                         "language_model.model.layers.1.cross_attn.v_proj"});
 }
