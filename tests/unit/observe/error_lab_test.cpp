@@ -62,9 +62,7 @@ struct TinySiglip : SiglipConfig {
   using weights = F32;
   static constexpr int image = 28, patch = 14, hidden = 12, inner = 20, heads = 2, layers = 2;
 };
-struct WithSiglip : Mllama<TinySiglip, TinyText> {
-  static constexpr std::string_view name = "with_siglip";
-};
+struct WithSiglip : Mllama<TinySiglip, TinyText> {};
 
 /// The module whose line tells of a parameter.
 std::string line_of(std::string key) {
@@ -168,25 +166,28 @@ TEST_CASE("two runs of the same have no error at all") {
 TEST_CASE("a weight that is altered is found in its module, and nowhere else") {
   const auto before = random_weights<Tiny>(seed);
   const auto altered = random_weights<Tiny>(seed);
+  std::vector<std::pair<std::string, std::span<float>>> parameters;
+  for_each_parameter(*altered.model, [&](const std::string& key, const auto& parameter) {
+    auto* const first = reinterpret_cast<float*>(altered.memory.at(parameters.size()).get());
+    parameters.emplace_back(key, std::span(first, std::remove_cvref_t<decltype(parameter)>::size));
+  });
+  CHECK(parameters.size() == altered.memory.size());
   RandomPicture<> picture(seed);
   const PromptInputs inputs = prompt({4, image, 5, 6}, {&picture});
   for (const Numerics& numerics : {profile::meta::numerics, profile::transformers_4_56::numerics}) {
-    std::size_t index = 0;
-    for_each_parameter(*altered.model, [&](const std::string& key, const auto& parameter) {
+    for (const auto& [key, weights] : parameters) {
       CAPTURE(key);
-      const std::span<float> weights(reinterpret_cast<float*>(altered.memory[index++].get()),
-                                     std::remove_cvref_t<decltype(parameter)>::size);
       const std::vector<float> saved(weights.begin(), weights.end());
       for (float& weight : weights) weight *= 1.5F;
       const ErrorReport report = compare({before.model.get(), numerics}, {altered.model.get(), numerics}, inputs, 1);
       std::ranges::copy(saved, weights.begin());
-      CHECK(that_make(report) == Names{line_of(key)});
+      const std::string line = line_of(key);
+      CHECK(that_make(report) == Names{line});
       REQUIRE(report.first_that_has(0) != nullptr);
-      CHECK(report.first_that_has(0)->module == line_of(key));
+      CHECK(report.first_that_has(0)->module == line);
       CHECK(report.first_that_has(0)->in == 0);
       CHECK(report.answers[0].largest > 0);
-    });
-    CHECK(index == altered.memory.size());
+    }
   }
 }
 
