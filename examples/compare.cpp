@@ -85,6 +85,7 @@ struct Question {
 /// Those of the arguments, then those of the file: a line each, with a picture of its own behind a tab.
 std::vector<Question> questions_of(const Arguments& arguments) {
   std::vector<Question> questions;
+  questions.reserve(arguments.prompts.size());
   for (const std::string& prompt : arguments.prompts) questions.push_back({prompt, arguments.picture});
   if (!arguments.prompt_file.empty()) {
     const mllama::MappedFile file(arguments.prompt_file);
