@@ -3,7 +3,8 @@
 
 /// Everything that runs models and looks inside: tensors, kernels, layers, Mllama, its files, pictures, text, generation and observers.
 /// Included by itself is what writes and checks folders: generate/quantize.hpp, generate/synthesize.hpp, generate/verify.hpp,
-/// io/checkpoint_writer.hpp; and what writes pictures and arrays: io/png.hpp, io/npy.hpp, observe/record_files.hpp.
+/// io/checkpoint_writer.hpp; what writes pictures and arrays: io/png.hpp, io/npy.hpp, observe/record_files.hpp; and what compares runs:
+/// observe/error_lab.hpp, generate/prompt_inputs.hpp.
 
 #include <mllama/core/axes.hpp>
 #include <mllama/core/check.hpp>

@@ -205,6 +205,12 @@ void show(Observer& observer, const Tap& where, const V& view, Ctx& ctx) {
     if (wants_now(observer, where.name)) observer(where, view);
   }
 }
+template <class Observer, class V>
+void replace(Observer& observer, const Tap& where, const V& view) {
+  if constexpr (!std::is_const_v<typename V::element> && requires { observer.replace(where, view); }) {
+    if (wants_now(observer, where.name)) observer.replace(where, view);
+  }
+}
 
 /// What a context knows for its taps: the layer that they are in, and whether the observer is being shown something. Without an
 /// observer it knows nothing.
@@ -222,6 +228,8 @@ struct Unwatched {};
 ///   observer that does not say wants all but what is computed to be shown.
 /// * `bool wants_now(std::string_view name) const`: the same while the program runs.
 /// * a member `part`: see Context::parallel.
+/// An observer that has a member `replace`, called with a tap and a view of mutable elements, may write other values there: they are
+/// what is shown, and what the model goes on with. What a model only reads, as a gate's factor, cannot be replaced.
 template <Backend B = cpu<>, class Observer = NoObserver>
 class Context {
  public:
@@ -277,7 +285,7 @@ class Context {
   /// Shows `view` to the observer, if there is one.
   template <class T, Axis... Axes>
   void tap([[maybe_unused]] Tap where, [[maybe_unused]] const View<T, Axes...>& view) {
-    if constexpr (watched) show(where, View<const T, Axes...>(view));
+    if constexpr (watched) show(where, view);
   }
   /// Shows a tensor, and hands it on: `mlp(ctx.shown("norm", norm(x, ctx)), ctx)`.
   template <class X>
@@ -331,12 +339,13 @@ class Context {
     T before_;
   };
 
-  template <class V>
-  void show(Tap where, const V& view) {
+  template <class T, Axis... Axes>
+  void show(Tap where, const View<T, Axes...>& view) {
     if (taps_.showing) return;
     if (where.index == Tap::no_index) where.index = taps_.layer;
     const Set<bool> showing(taps_.showing, true);
-    detail::show(observer_, where, view, *this);
+    detail::replace(observer_, where, view);
+    detail::show(observer_, where, View<const T, Axes...>(view), *this);
   }
 
   InstructionSet instruction_set_ = detail::instruction_set_of<B>();

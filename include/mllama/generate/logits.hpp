@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
@@ -24,9 +25,12 @@ namespace mllama {
 /// type, pixels F32, BF16 or F16.
 class InputFile {
  public:
-  explicit InputFile(const std::string& path) : path_(path), file_(path) {
+  enum class OtherTensors { refused, ignored };
+
+  explicit InputFile(const std::string& path, OtherTensors others = OtherTensors::refused) : path_(path), file_(path) {
     for (const FileTensor& tensor : file_.tensors()) {
       const std::string_view key = tensor.name;
+      if (others == OtherTensors::ignored && std::find(input_names.begin(), input_names.end(), key) == input_names.end()) continue;
       if (tensor.size() == 0) reject(tensor, "at least one element");
       if (key == "input_ids") {
         input_ids_ = integers(tensor, 2);
@@ -68,6 +72,7 @@ class InputFile {
   }
 
   [[nodiscard]] const PaddedInputs& inputs() const noexcept { return inputs_; }
+  [[nodiscard]] const Safetensors& file() const noexcept { return file_; }
   /// Errors:  input_error if the pixels have other axes than the vision model takes.
   template <class Vision>
   void check_pixels() const {
@@ -85,6 +90,10 @@ class InputFile {
   }
 
  private:
+  static constexpr std::array<std::string_view, 7> input_names{"input_ids",        "attention_mask",    "pixel_values",
+                                                               "aspect_ratio_ids", "aspect_ratio_mask", "cross_attention_mask",
+                                                               "decode_input_ids"};
+
   [[noreturn]] void reject(const FileTensor& tensor, std::string expected) const {
     throw input_error(Fault{.file = path_,
                             .field = tensor.name,

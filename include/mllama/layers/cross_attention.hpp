@@ -55,6 +55,7 @@ struct CrossAttention {
     k_norm.each_head(keys, ctx);
     ctx.tap({"k_norm"}, keys);
     v_proj.into(states, values, ctx);
+    ctx.tap({"v_proj"}, values);
   }
 
   template <class X, class Ctx>

@@ -9,7 +9,7 @@
 
 namespace mllama {
 
-/// Several observers as one. Each is shown what it wants, in this order:
+/// Several observers as one. Each is shown what it wants, in this order, after those that replace it have done so:
 /// `Context<cpu<>, Observers<Statistics, NonFiniteFinder>> ctx; … ctx.observer().get<Statistics>()`
 template <class... Each>
 class Observers {
@@ -27,6 +27,11 @@ class Observers {
   template <class V, class Ctx>
   void operator()(const Tap& tap, const V& view, Ctx& ctx) {
     std::apply([&](Each&... each) { (detail::show(each, tap, view, ctx), ...); }, each_);
+  }
+
+  template <class V>
+  void replace(const Tap& tap, const V& view) {
+    std::apply([&](Each&... each) { (detail::replace(each, tap, view), ...); }, each_);
   }
 
   template <class Observer>

@@ -100,6 +100,14 @@ TEST_CASE("named outputs of a file of inputs") {
     CHECK(std::ranges::all_of(std::span(states).last(2 * 24), [](float value) { return value == 0; }));
     CHECK(states[3 * 24] != 0);
   }
+  SUBCASE("other tensors are refused, or ignored for whoever reads them") {
+    Inputs inputs = all_inputs(PaddedPrompt({{4, 5, 6}})).with("norm", Dtype::F32, {2}, std::vector<float>{1, 2});
+    const std::string path = inputs.write(folder);
+    CHECK(refused([&] { InputFile{path}; }).field == "norm");
+    const InputFile file(path, InputFile::OtherTensors::ignored);
+    CHECK(file.inputs().length == 3);
+    CHECK(file.file().find("norm") != nullptr);
+  }
   SUBCASE("a picture alone") {
     Inputs inputs = all_inputs(PaddedPrompt({{image}}, {&picture}));
     std::erase_if(inputs.entries, [](const Inputs::Entry& entry) {

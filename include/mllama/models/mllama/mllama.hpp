@@ -19,17 +19,21 @@
 /// | tap | shows | axes |
 /// | --- | --- | --- |
 /// | `hidden_states.i` | text, as it enters layer i; after the last layer, too | Tokens, hidden |
+/// | `attended.i` | text, between the two branches of layer i | Tokens, hidden |
 /// | `input_layernorm.i`, `post_attention_layernorm.i` | after the norm | Tokens, hidden |
 /// | `self_attention.i` | probabilities; keys are the positions of the sequence so far | heads, Tokens, Tokens |
 /// | `cross_attention.i` | probabilities; keys of several pictures one after the other | heads, Tokens, ImageTokens |
-/// | `q_norm.i`, `k_norm.i` | queries and keys of cross-attention | Tokens, hidden; ImageTokens, kv_heads · head_dim |
+/// | `q_norm.i` | queries of cross-attention | Tokens, hidden |
+/// | `k_norm.i`, `v_proj.i` | its keys and values | ImageTokens, kv_heads · head_dim |
 /// | `cross_attn_attn_gate.i`, `cross_attn_mlp_gate.i` | the factor: the parameter's tanh | 1 |
 /// | `norm`, `logits` | of the rows whose logits are computed | Tokens, hidden; Tokens, vocab |
 /// | `layernorm_pre.t` | tile t of a picture, embedded | ImagePositions, hidden |
 /// | `vision_states.i` | as they enter layer i, first of the local, then of the global encoder | ImagePositions, hidden |
+/// | `vision_attended.i` | between the two branches of layer i | ImagePositions, hidden |
 /// | `vision_input_layernorm.i`, `vision_post_attention_layernorm.i` | after the norm | ImagePositions, hidden |
 /// | `vision_attention.i` | probabilities | heads, ImagePositions, ImagePositions |
 /// | `gate_attn.i`, `gate_ffn.i` | of the global encoder, as above | 1 |
+/// | `transformer`, `global_transformer` | as they leave the encoder | ImagePositions, hidden |
 /// | `layernorm_post` | between the encoders | ImagePositions, hidden |
 /// | `vision_output` | with the intermediate states | ImageTokens, vision output |
 /// | `cross_attention_states` | after the projector | ImageTokens, hidden |

@@ -83,6 +83,7 @@ struct SelfAttentionLayer {
   void operator()(TextStates<C> x, View<const float, Tokens, Dim<TextShape<C>::head_dim>> angles, std::span<const CachedRows> rows,
                   Ctx& ctx) const {
     self_attn.add(ctx.shown("input_layernorm", input_layernorm(x, ctx)), angles, rows, {x}, ctx);
+    ctx.tap({"attended"}, x);
     mlp.add(ctx.shown("post_attention_layernorm", post_attention_layernorm(x, ctx)), {x}, ctx);
   }
 };
@@ -116,6 +117,7 @@ struct CrossAttentionLayer {
   void operator()(TextStates<C> x, std::span<const ImageRows> rows, const CrossRowMasks& masks, Ctx& ctx) const {
     cross_attn.add(ctx.shown("input_layernorm", input_layernorm(x, ctx)), rows,
                    {x, cross_attn_attn_gate.shown("cross_attn_attn_gate", ctx), masks.attention}, ctx);
+    ctx.tap({"attended"}, x);
     mlp.add(ctx.shown("post_attention_layernorm", post_attention_layernorm(x, ctx)),
             {x, cross_attn_mlp_gate.shown("cross_attn_mlp_gate", ctx), masks.mlp}, ctx);
   }

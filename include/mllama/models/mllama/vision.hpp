@@ -155,6 +155,7 @@ struct VisionEncoderLayer {
   void operator()(View<float, ImagePositions, Dim<C::hidden>> x, const kernels::Visibility& visible, Ctx& ctx) const {
     self_attn.add(ctx.shown("vision_input_layernorm", input_layernorm(x, ctx)), visible, {x, gate_attn.shown("gate_attn", ctx)},
                   ctx);
+    ctx.tap({"vision_attended"}, x);
     mlp.add(ctx.shown("vision_post_attention_layernorm", post_attention_layernorm(x, ctx)), {x, gate_ffn.shown("gate_ffn", ctx)},
             ctx);
   }
@@ -226,10 +227,12 @@ struct VisionModel {
     for (int i = 0; i < C::layers; ++i) {
       ctx.tap({"vision_states", depth}, x.view());
       [[maybe_unused]] const auto layer = ctx.layer(depth++);
+      keep(i - 1, IntermediateState::output);  // here, so that it is what the tap has made of it
       keep(i, IntermediateState::input);
       transformer.layers[static_cast<std::size_t>(i)](x, visible, ctx);
-      keep(i, IntermediateState::output);
     }
+    ctx.tap({"transformer"}, x.view());
+    keep(C::layers - 1, IntermediateState::output);
     keep(C::layers, IntermediateState::encoder_output);
 
     layernorm_post.in_place(x, ctx);
@@ -240,6 +243,7 @@ struct VisionModel {
       [[maybe_unused]] const auto here = ctx.layer(depth++);
       layer(x, visible, ctx);
     }
+    ctx.tap({"global_transformer"}, x.view());
 
     for (std::size_t r = 0; r < states.rows(); ++r) {
       std::copy_n(x[r / positions * padded + r % positions].data(), C::hidden, states[r].data());
