@@ -233,6 +233,18 @@ struct Avx512Bf16 : Avx512Vnni {
   static constexpr std::string_view name = Avx512Bf16Shape::name;
   static constexpr bool bfloats = Avx512Bf16Shape::bfloats;
 
+#if defined(__clang__)  // version 16 breaks down over vectors of its type for bfloat16
+  [[nodiscard]] MLLAMA_INLINE static Floats dot_bfloats(Floats sum, Words a, Words b) {
+    asm("vdpbf16ps %2, %1, %0" : "+v"(sum) : "v"(a), "v"(b));
+    return sum;
+  }
+  /// The nearest ones, of `first` in the lower half.
+  [[nodiscard]] MLLAMA_INLINE static Words bfloats_of(Floats first, Floats second) {
+    Words words;
+    asm("vcvtne2ps2bf16 %2, %1, %0" : "=v"(words) : "v"(second), "v"(first));
+    return words;
+  }
+#else
 #if MLLAMA_IN_PLACE
   [[nodiscard]] MLLAMA_INLINE static Floats dot_bfloats(Floats sum, Words a, Words b) {
     asm("vdpbf16ps %2, %1, %0" : "+v"(sum) : "v"(a), "vm"(b));
@@ -247,6 +259,7 @@ struct Avx512Bf16 : Avx512Vnni {
   [[nodiscard]] MLLAMA_INLINE static Words bfloats_of(Floats first, Floats second) {
     return __builtin_bit_cast(Words, _mm512_cvtne2ps_pbh(second, first));
   }
+#endif
 };
 
 }  // namespace mllama::kernels::isa
