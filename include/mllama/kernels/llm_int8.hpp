@@ -112,4 +112,14 @@ void matmul_body(cpu<Arch, LLMInt8>, Ctx& ctx, Matrix<const float> x, const Weig
   matmul_body(cpu<Arch, F32>{}, ctx, x, w, epilogue, y);
 }
 
+template <class Arch, class Ctx, class F>
+bool multiply_together(cpu<Arch, LLMInt8>, [[maybe_unused]] Ctx& ctx, [[maybe_unused]] Matrix<const float> x,
+                       [[maybe_unused]] std::span<const Product<F>> products) {
+  if constexpr (std::same_as<F, Int8>) {
+    return false;
+  } else {
+    return multiply_together(cpu<Arch, F32>{}, ctx, x, products);
+  }
+}
+
 }  // namespace mllama::kernels

@@ -31,7 +31,7 @@ struct MultiHeadAttention {
   /// `visible` speaks of the rows of x, which are also the only key block.
   template <class X, class Ctx>
   void add(const X& x, const kernels::Visibility& visible, const Residual<row_axis<X>, N>& to, Ctx& ctx) const {
-    const auto q = q_proj(x, ctx), k = k_proj(x, ctx), v = v_proj(x, ctx);
+    const auto [q, k, v] = project(x, ctx, q_proj, k_proj, v_proj);
     auto mixed = ctx.template tensor<float, row_axis<X>, Dim<N>>({x.rows()});
     const kernels::KeyBlock block{k.data(), v.data(), x.rows()};
     kernels::attention(ctx, {HeadCount, HeadCount, N / HeadCount}, q, {&block, 1}, visible, mixed);
@@ -73,9 +73,7 @@ struct SelfAttention {
   template <class X, class Ctx>
   void add(const X& x, View<const float, Tokens, Dim<head_dim>> angles, std::span<const CachedRows> sequences,
            const Residual<Tokens, N>& to, Ctx& ctx) const {
-    auto q = q_proj(x, ctx);
-    auto k = k_proj(x, ctx);
-    const auto v = v_proj(x, ctx);
+    auto [q, k, v] = project(x, ctx, q_proj, k_proj, v_proj);
     auto mixed = ctx.template tensor<float, Tokens, Dim<N>>({x.rows()});
     kernels::rope(ctx, angles, q);
     kernels::rope(ctx, angles, k);

@@ -1,8 +1,12 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
+#include <array>
+#include <concepts>
+#include <span>
 #include <string>
 #include <string_view>
+#include <tuple>
 #include <type_traits>
 
 #include <mllama/core/context.hpp>
@@ -35,6 +39,7 @@ inline constexpr std::string_view linear_class = BlockFormat<F> ? "Linear4bit"
 template <WeightFormat Format, int In, int Out, bool Bias = false>
 struct Linear {
   static constexpr int inputs = In, outputs = Out;
+  using format = Format;
   static_assert(Out % detail::rows_together<Format> == 0,
                 "Linear<Packed<F>, In, Out>: Out must be a multiple of the rows that Packed<F> keeps together");
   Parameter<Format, Out, In> weight{};
@@ -66,6 +71,16 @@ struct Linear {
     product(x, {}, y, ctx);
   }
 
+  /// The same as one of several products: what is computed of it, and what is left to do then.
+  template <Axis Row>
+  [[nodiscard]] kernels::Product<Format> product_into(View<float, Row, Dim<Out>> y) const {
+    kernels::Product<Format> product{&weight.weights, {}, y};
+    if constexpr (Bias) product.epilogue.bias = bias.data();
+    return product;
+  }
+  template <class X, class Ctx>
+  void finish(const X&, Matrix<float>, Ctx&) const {}
+
   /// The product added to a stream.
   template <class X, class Ctx>
   void add(const X& x, const Residual<row_axis<X>, Out>& to, Ctx& ctx) const {
@@ -81,5 +96,41 @@ struct Linear {
     kernels::matmul(ctx, x, weight.weights, epilogue, y);
   }
 };
+
+/// A linear, and the memory for its product.
+template <class L, Axis Row>
+struct Projection {
+  const L& linear;
+  View<float, Row, Dim<L::outputs>> y;
+};
+
+/// What each linear makes `into` its memory. Linears of one format share the preparation of x and one parallel region:
+/// `project_into(x, ctx, Projection{k_proj, keys}, Projection{v_proj, values})`.
+template <class X, class Ctx, class First, class... Rest>
+void project_into(const X& x, Ctx& ctx, const Projection<First, row_axis<X>>& first, const Projection<Rest, row_axis<X>>&... rest) {
+  if constexpr ((std::same_as<typename First::format, typename Rest::format> && ...)) {
+    constexpr int N = feature_count<X>;
+    static_assert(First::inputs == N && ((Rest::inputs == N) && ...),
+                  "project: the last axis of x must have the linears' length In");
+    using Product = kernels::Product<typename First::format>;
+    const std::array<Product, 1 + sizeof...(Rest)> products{first.linear.product_into(first.y),
+                                                            rest.linear.product_into(rest.y)...};
+    kernels::matmul(ctx, x, std::span<const Product>(products));
+    first.linear.finish(x, first.y, ctx);
+    (rest.linear.finish(x, rest.y, ctx), ...);
+  } else {
+    first.linear.into(x, first.y, ctx);
+    (rest.linear.into(x, rest.y, ctx), ...);
+  }
+}
+
+/// The products of several linears as new tensors: `auto [q, k, v] = project(x, ctx, q_proj, k_proj, v_proj);`
+template <class X, class Ctx, class... Linears>
+[[nodiscard]] auto project(const X& x, Ctx& ctx, const Linears&... linears) {
+  std::tuple<Tensor<float, row_axis<X>, Dim<Linears::outputs>>...> products{
+      ctx.template tensor<float, row_axis<X>, Dim<Linears::outputs>>({x.rows()})...};
+  std::apply([&](auto&... y) { project_into(x, ctx, Projection<Linears, row_axis<X>>{linears, y.view()}...); }, products);
+  return products;
+}
 
 }  // namespace mllama

@@ -265,6 +265,11 @@ struct Linear<LoRA<Format>, In, Out, Bias> : Linear<Format, In, Out, Bias> {
   }
 
   template <class X, class Ctx>
+  void finish(const X& x, Matrix<float> y, Ctx& ctx) const {
+    branches.change(ctx, x, bias_data(), y);
+  }
+
+  template <class X, class Ctx>
   void add(const X& x, const Residual<row_axis<X>, Out>& to, Ctx& ctx) const {
     if (branches.need_product()) {
       const auto y = (*this)(x, ctx);

@@ -74,8 +74,7 @@ struct GatedMLP {
   void add(const X& x, const Residual<row_axis<X>, N>& to, Ctx& ctx) const {
     detail::for_row_panels(x, [&](std::size_t first, std::size_t count) {
       const auto rows = x.view().slice(first, count);
-      auto gate = gate_proj(rows, ctx);
-      const auto up = up_proj(rows, ctx);
+      auto [gate, up] = project(rows, ctx, gate_proj, up_proj);
       kernels::activate_and_multiply<A>(ctx, gate, up);
       down_proj.add(gate, to.slice(first, count), ctx);
     });

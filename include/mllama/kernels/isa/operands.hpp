@@ -10,6 +10,7 @@
 #include <cstdint>
 #include <limits>
 #include <numeric>
+#include <span>
 #include <type_traits>
 #include <utility>
 
@@ -19,6 +20,7 @@
 #include <mllama/core/tensor.hpp>
 #include <mllama/kernels/epilogue.hpp>
 #include <mllama/kernels/isa/shape.hpp>
+#include <mllama/kernels/product.hpp>
 
 /// What the bodies of matrix products share that does not depend on the instruction set.
 
@@ -81,6 +83,7 @@ struct FourBitMatrix {
   const std::array<float, 16>* table;
   const IntegerBook* integers;
 
+  FourBitMatrix() = default;
   template <BlockFormat F>
   FourBitMatrix(const Weights<F>& w, const IntegerBook& book)
       : codes(w.codes),
@@ -162,13 +165,42 @@ struct Body {
                    const Output& output);
 };
 
+/// One of the matrices that the same activations are multiplied with, and where the products go.
+struct Part {
+  const void* source = nullptr;
+  std::size_t rows = 0;  ///< of W
+  const Epilogue* epilogue = nullptr;
+  Matrix<float> y{};
+};
+
+/// What some products are computed from.
+template <class Source>
+class Sources {
+ public:
+  template <class F, class Make>
+  Sources(std::span<const Product<F>> products, Make&& make) : count_(products.size()) {
+    for (std::size_t i = 0; i < count_; ++i) all_[i] = make(*products[i].weights);
+  }
+  [[nodiscard]] const Source& operator[](std::size_t i) const { return all_[i]; }
+  template <class Holds>
+  [[nodiscard]] bool all(Holds&& holds) const {
+    return std::all_of(all_.begin(), all_.begin() + static_cast<std::ptrdiff_t>(count_), holds);
+  }
+
+ private:
+  std::array<Source, most_products> all_{};
+  std::size_t count_;
+};
+
 /// Rows of activations that are prepared at a time.
 inline constexpr std::size_t most_rows = 512;
 
-/// `x · Wᵀ`, W of so many rows.
+/// `x · Wᵀ` for each W of some parts: x is prepared once, and threads share the rows of all parts as if they were one matrix.
 template <class Ctx>
-void multiply(Ctx& ctx, const Body& body, Matrix<const float> x, const void* source, std::size_t source_rows,
-              const Epilogue& epilogue, Matrix<float> y) {
+void multiply(Ctx& ctx, const Body& body, Matrix<const float> x, std::span<const Part> parts) {
+  const auto whole_grains = [&](std::size_t rows) { return (rows + body.grain - 1) / body.grain * body.grain; };
+  const std::size_t all_rows = std::accumulate(parts.begin(), parts.end(), std::size_t{0},
+                                               [&](std::size_t sum, const Part& part) { return sum + whole_grains(part.rows); });
   const auto whole_lines = [](std::size_t floats) { return (floats + 15) / 16 * 16; };
   const std::size_t slots = whole_lines(x.width / slot), block = std::min(x.rows, most_rows);
   // A cache line longer than a power of two, or all rows would fall into the same sets.
@@ -190,10 +222,29 @@ void multiply(Ctx& ctx, const Body& body, Matrix<const float> x, const void* sou
         }
       });
     }
-    ctx.parallel(source_rows, body.grain, [&](std::size_t begin, std::size_t end, unsigned worker) {
-      body.multiply(source, activations, rows, begin, end, scratch[worker].data(), {epilogue, y, row});
+    ctx.parallel(all_rows, body.grain, [&](std::size_t begin, std::size_t end, unsigned worker) {
+      std::size_t first = 0;  // of the part's rows
+      for (const Part& part : parts) {
+        const std::size_t from = std::max(begin, first), to = std::min(end, first + part.rows);
+        if (from < to) {
+          body.multiply(part.source, activations, rows, from - first, to - first, scratch[worker].data(),
+                        {*part.epilogue, part.y, row});
+        }
+        first += whole_grains(part.rows);
+      }
     });
   }
+}
+
+/// The products by a body that takes all of these sources.
+template <class Ctx, class Source, class F>
+void multiply(Ctx& ctx, const Body& body, Matrix<const float> x, const Sources<Source>& sources,
+              std::span<const Product<F>> products) {
+  std::array<Part, most_products> parts;
+  for (std::size_t i = 0; i < products.size(); ++i) {
+    parts[i] = {&sources[i], sources[i].rows, &products[i].epilogue, products[i].y};
+  }
+  multiply(ctx, body, x, std::span<const Part>(parts.data(), products.size()));
 }
 
 }  // namespace mllama::kernels::isa

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
+#include <span>
+
 #include <mllama/kernels/matmul.hpp>
 
 namespace mllama::kernels {
@@ -20,6 +22,12 @@ void matmul_body(reference, Ctx& ctx, Matrix<const float> x, const Weights<F>& w
       }
     }
   });
+}
+
+/// Nothing is gained.
+template <class Ctx, class F>
+bool multiply_together(reference, Ctx&, Matrix<const float>, std::span<const Product<F>>) {
+  return false;
 }
 
 }  // namespace mllama::kernels

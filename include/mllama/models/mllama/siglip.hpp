@@ -77,7 +77,7 @@ struct SiglipAttention {
 
   template <class X, class Ctx>
   void add(const X& x, const Residual<row_axis<X>, C::hidden>& to, Ctx& ctx) const {
-    const auto q = q_proj(x, ctx), k = k_proj(x, ctx), v = v_proj(x, ctx);
+    const auto [q, k, v] = project(x, ctx, q_proj, k_proj, v_proj);
     auto mixed = ctx.template tensor<float, row_axis<X>, Dim<C::hidden>>({x.rows()});
     const kernels::KeyBlock block{k.data(), v.data(), x.rows()};
     const VisibilityTables visible = see_everything(x.rows(), {&block, 1}, ctx);

@@ -58,7 +58,8 @@ constexpr std::size_t most_in_lane = Shape::bfloats ? isa::slot : isa::emulated:
 template <class Shape, class Compute, class F>
 bool emulated_product(const Grid& x, const Weights<F>& w, Grid& y) {
   Context<reference> ctx(2);
-  return isa::emulated::multiply_if_fits<Emulated<Shape>, Compute>(ctx, x.matrix(), w, {}, y.matrix());
+  const kernels::Product<F> product{&w, {}, y.matrix()};
+  return isa::emulated::multiply_if_fits<Emulated<Shape>, Compute>(ctx, x.matrix(), std::span(&product, 1));
 }
 
 template <class Shape, class Compute, class F>
