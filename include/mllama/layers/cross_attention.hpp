@@ -51,8 +51,7 @@ struct CrossAttention {
   template <class Ctx>
   void encode(View<const float, ImageTokens, Dim<N>> states, View<float, ImageTokens, Dim<kv_width>> keys,
               View<float, ImageTokens, Dim<kv_width>> values, Ctx& ctx) const {
-    project_into(states, ctx, Projection<decltype(k_proj), ImageTokens>{k_proj, keys},
-                 Projection<decltype(v_proj), ImageTokens>{v_proj, values});
+    project_into(states, ctx, Projection{k_proj, keys}, Projection{v_proj, values});
     k_norm.each_head(keys, ctx);
     ctx.tap({"k_norm"}, keys);
   }

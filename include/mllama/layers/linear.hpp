@@ -103,6 +103,8 @@ struct Projection {
   const L& linear;
   View<float, Row, Dim<L::outputs>> y;
 };
+template <class L, Axis Row, int Out>
+Projection(const L&, View<float, Row, Dim<Out>>) -> Projection<L, Row>;
 
 /// What each linear makes `into` its memory. Linears of one format share the preparation of x and one parallel region:
 /// `project_into(x, ctx, Projection{k_proj, keys}, Projection{v_proj, values})`.
