@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: MIT
 #include <doctest/doctest.h>
 
+#include <cstddef>
+#include <cstdint>
+#include <initializer_list>
 #include <vector>
 
 #include <mllama/layers/linear.hpp>
@@ -103,7 +106,7 @@ template <class Layers, class Compute>
 void check_projections() {
   const auto random = random_weights<Layers>(seed);
   const auto& [q, k, v] = *random.model;
-  for (const std::size_t rows : {0, 1, 2, 9, 64}) {
+  for (const std::size_t rows : std::initializer_list<std::size_t>{0, 1, 2, 9, 64}) {
     CAPTURE(rows);
     const auto x = random_rows<Rows, Layers::width>(rows, seed);
     Context<cpu<arch::native, Compute>> ctx(3);
