@@ -238,6 +238,8 @@ class Context {
   /// `threads` = 0: as many as the machine runs at once.
   /// Errors:  input_error if the processor has not the instruction set that the back end or MLLAMA_ARCH pins.
   explicit Context(unsigned threads = 0, Observer observer = Observer{}) : threads_(threads), observer_(std::move(observer)) {}
+  /// On threads of the program's own; the executor must outlive the context.
+  explicit Context(Executor& executor, Observer observer = Observer{}) : threads_(executor), observer_(std::move(observer)) {}
 
   [[nodiscard]] ThreadPool& threads() noexcept { return threads_; }
   [[nodiscard]] Workspace& workspace() noexcept { return workspace_; }

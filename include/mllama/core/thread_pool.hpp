@@ -11,16 +11,20 @@
 #include <utility>
 #include <vector>
 
+#include <mllama/core/executor.hpp>
+
 namespace mllama {
 
 /// Fork-join of one function over index ranges. The calling thread is worker 0.
-/// A decode step has about two hundred parallel regions of microseconds each, so workers spin for a while before they sleep.
+/// A decode step has about two hundred parallel regions of microseconds each, so threads that wait spin for a while. Then they sleep:
+/// where others want the same cores, a thread that waits makes room for the one that it waits for.
 /// Not for use by two threads at once.
 class ThreadPool {
  public:
   /// `threads` = 0: as many as the machine runs at once.
   explicit ThreadPool(unsigned threads = 0) {
     if (threads == 0) threads = std::max(1U, std::thread::hardware_concurrency());
+    size_ = threads;
     workers_.reserve(threads - 1);
     try {
       for (unsigned index = 1; index < threads; ++index) workers_.emplace_back([this, index] { work(index); });
@@ -29,11 +33,13 @@ class ThreadPool {
       throw;
     }
   }
+  /// No threads of its own: regions run on the executor, which must outlive the pool.
+  explicit ThreadPool(Executor& executor) : executor_(&executor), size_(std::max(1U, executor.threads())) {}
   ThreadPool(const ThreadPool&) = delete;
   ThreadPool& operator=(const ThreadPool&) = delete;
   ~ThreadPool() { stop(); }
 
-  [[nodiscard]] unsigned size() const noexcept { return static_cast<unsigned>(workers_.size()) + 1; }
+  [[nodiscard]] unsigned size() const noexcept { return size_; }
 
   /// Calls `body(begin, end, worker)` for ranges that cover [0, count); each range but the last has a multiple of `grain`
   /// elements. Which worker gets which range never changes what is computed: bodies write disjoint outputs.
@@ -54,7 +60,6 @@ class ThreadPool {
     } call{body, count, grain, grains, parts};
     task_ = {&call, [](void* context, unsigned worker) {
                Call& c = *static_cast<Call*>(context);
-               if (worker >= c.parts) return;
                // The first ranges get one grain more; no product here is larger than count.
                const auto bound = [&c](std::size_t part) {
                  return (c.grains / c.parts * part + std::min(part, c.grains % c.parts)) * c.grain;
@@ -63,10 +68,13 @@ class ThreadPool {
                if (begin < end) c.body(begin, end, worker);
              }};
     failed_.clear(std::memory_order_relaxed);
-    pending_.store(static_cast<unsigned>(workers_.size()), std::memory_order_relaxed);
-    publish();
-    run(0);
-    for (unsigned spins = 0; pending_.load(std::memory_order_acquire) != 0;) pause(spins);
+    if (executor_ == nullptr) {
+      run_on_workers(static_cast<unsigned>(parts));
+    } else {
+      failure_ = nullptr;  // of a region that the executor gave up
+      executor_->run(
+          static_cast<unsigned>(parts), [](void* pool, unsigned index) { static_cast<ThreadPool*>(pool)->run(index); }, this);
+    }
     if (failure_) std::rethrow_exception(std::exchange(failure_, nullptr));
   }
 
@@ -76,28 +84,54 @@ class ThreadPool {
     void (*call)(void*, unsigned) = nullptr;
   };
 
-  /// Spins cost nothing while the machine is ours; after them the thread yields, so that an oversubscribed machine gets on.
-  static constexpr unsigned spins_before_yield = 2000;
-  static constexpr unsigned spins_before_sleep = 4000;
+  /// The region that workers last heard of, and how many of them, the caller included, have a part in it.
+  struct Region {
+    std::uint32_t generation, parts;
+  };
+  static constexpr std::uint64_t packed(Region region) { return std::uint64_t{region.generation} << 32U | region.parts; }
+  static constexpr Region unpacked(std::uint64_t region) {
+    return {static_cast<std::uint32_t>(region >> 32U), static_cast<std::uint32_t>(region)};
+  }
 
-  static void pause(unsigned& spins) {
+  /// Spins, of 10 to 50 ns each, cost nothing while the machine is ours. On an oversubscribed one the thread that is waited for may
+  /// need this core, and yielding does not bring it here from the queue of another one; sleeping does.
+  static constexpr unsigned spins_before_yield = 2000;
+  static constexpr unsigned spins_before_sleep = 2010;
+
+  /// False if it is time to sleep.
+  static bool pause(unsigned& spins) {
     if (++spins < spins_before_yield) {
 #if defined(__x86_64__)
       __builtin_ia32_pause();  // _mm_pause() without the headers of all vector instructions
 #endif
-    } else {
+    } else if (spins < spins_before_sleep) {
       std::this_thread::yield();
+    } else {
+      return false;
+    }
+    return true;
+  }
+
+  void run_on_workers(unsigned parts) {
+    pending_.store(parts - 1, std::memory_order_relaxed);
+    publish(parts);
+    run(0);
+    unsigned spins = 0;
+    for (unsigned left = 0; (left = pending_.load(std::memory_order_acquire)) != 0;) {
+      if (!pause(spins)) pending_.wait(left, std::memory_order_acquire);
     }
   }
 
   void stop() noexcept {
     stopping_.store(true, std::memory_order_relaxed);
-    publish();
+    publish(size_);
     for (std::thread& worker : workers_) worker.join();
   }
 
-  void publish() noexcept {
-    generation_.fetch_add(1, std::memory_order_release);
+  void publish(unsigned parts) noexcept {
+    const std::uint32_t next = unpacked(region_.load(std::memory_order_relaxed)).generation + 1;
+    region_.store(packed({next, parts}), std::memory_order_release);
+    generation_.store(next, std::memory_order_release);
     generation_.notify_all();
   }
 
@@ -112,24 +146,24 @@ class ThreadPool {
   void work(unsigned worker) {
     for (std::uint32_t seen = 0;;) {
       unsigned spins = 0;
-      std::uint32_t now = generation_.load(std::memory_order_acquire);
-      while (now == seen) {
-        if (spins < spins_before_sleep) {
-          pause(spins);
-        } else {
-          generation_.wait(seen, std::memory_order_acquire);
-        }
-        now = generation_.load(std::memory_order_acquire);
+      Region now = unpacked(region_.load(std::memory_order_acquire));
+      while (now.generation == seen) {
+        if (!pause(spins)) generation_.wait(seen, std::memory_order_acquire);
+        now = unpacked(region_.load(std::memory_order_acquire));
       }
-      seen = now;
+      seen = now.generation;
       if (stopping_.load(std::memory_order_relaxed)) return;
+      if (worker >= now.parts) continue;  // nobody waits for it: the next region may have begun
       run(worker);
-      pending_.fetch_sub(1, std::memory_order_release);
+      if (pending_.fetch_sub(1, std::memory_order_release) == 1) pending_.notify_one();
     }
   }
 
+  Executor* executor_ = nullptr;
+  unsigned size_ = 1;
   std::vector<std::thread> workers_;
-  std::atomic<std::uint32_t> generation_{0};
+  std::atomic<std::uint64_t> region_{0};
+  std::atomic<std::uint32_t> generation_{0};  ///< of the region, to sleep on
   std::atomic<unsigned> pending_{0};
   std::atomic<bool> stopping_{false};
   Task task_;

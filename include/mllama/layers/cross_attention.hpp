@@ -51,10 +51,9 @@ struct CrossAttention {
   template <class Ctx>
   void encode(View<const float, ImageTokens, Dim<N>> states, View<float, ImageTokens, Dim<kv_width>> keys,
               View<float, ImageTokens, Dim<kv_width>> values, Ctx& ctx) const {
-    k_proj.into(states, keys, ctx);
+    project_into(states, ctx, Projection{k_proj, keys}, Projection{v_proj, values});
     k_norm.each_head(keys, ctx);
     ctx.tap({"k_norm"}, keys);
-    v_proj.into(states, values, ctx);
     ctx.tap({"v_proj"}, values);
   }
 

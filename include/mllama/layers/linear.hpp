@@ -94,20 +94,31 @@ struct Linear {
   }
 };
 
-/// What several linears make of the same x, bit for bit as one by one, and sooner where their weights are stored alike:
-/// `auto [q, k, v] = project(x, ctx, q_proj, k_proj, v_proj)`.
+/// A linear, and the memory for its product.
+template <class L, RunTimeAxis Row>
+struct Projection {
+  const L& linear;
+  View<float, Row, Dim<L::outputs>> y;
+};
+template <class L, RunTimeAxis Row, int Out>
+Projection(const L&, View<float, Row, Dim<Out>>) -> Projection<L, Row>;
+
+/// What several linears make of the same x, bit for bit as one by one, and sooner where their weights are stored alike: x is prepared
+/// once. `project_into(x, ctx, Projection{k_proj, keys}, Projection{v_proj, values})`
+template <class X, class Ctx, class... Linears>
+void project_into(const X& x, Ctx& ctx, const Projection<Linears, row_axis<X>>&... to) {
+  static_assert(((Linears::inputs == feature_count<X>)&&...), "project: the last axis of x must have the linears' length In");
+  kernels::matmul(ctx, x, to.linear.product_in(to.y)...);
+  (to.linear.finish(x, to.y, ctx), ...);
+}
+
+/// The same as new tensors: `auto [q, k, v] = project(x, ctx, q_proj, k_proj, v_proj)`.
 /// Shapes:  x (rows, In) -> a tuple of (rows, Out).
 template <class X, class Ctx, class... Linears>
 [[nodiscard]] auto project(const X& x, Ctx& ctx, const Linears&... linears) {
-  static_assert(((Linears::inputs == feature_count<X>)&&...), "project(x, ctx, linears…): the last axis of x must be their input");
   std::tuple<Tensor<float, row_axis<X>, Dim<Linears::outputs>>...> all{
       ctx.template tensor<float, row_axis<X>, Dim<Linears::outputs>>({x.rows()})...};
-  std::apply(
-      [&](auto&... y) {
-        kernels::matmul(ctx, x, linears.product_in(y.view())...);
-        (linears.finish(x, y, ctx), ...);
-      },
-      all);
+  std::apply([&](auto&... y) { project_into(x, ctx, Projection<Linears, row_axis<X>>{linears, y.view()}...); }, all);
   return all;
 }
 

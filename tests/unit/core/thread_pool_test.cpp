@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: MIT
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <cstddef>
 #include <limits>
 #include <mutex>
+#include <numeric>
 #include <stdexcept>
 #include <thread>
 #include <vector>
@@ -77,6 +79,32 @@ TEST_CASE("thousands of regions one after the other see what those before them w
     if (round % 500 == 0) std::this_thread::sleep_for(std::chrono::milliseconds(2));  // long enough for workers to fall asleep
   }
   CHECK(data == std::vector<std::size_t>(64, 5000));
+}
+
+TEST_CASE("more threads than cores, and regions of which most have no part") {
+  const unsigned threads = 4 * std::max(2U, std::thread::hardware_concurrency());
+  ThreadPool pool(threads);
+  std::vector<std::size_t> data(threads, 0);
+  std::size_t expected = 0;
+  for (std::size_t round = 0; round < 2000; ++round) {
+    const std::size_t parts = round % 3 == 0 ? 2 : round % 50 == 1 ? threads : 3;
+    pool.parallel_for(parts, 1, [&](std::size_t begin, std::size_t, unsigned) { ++data[begin]; });
+    expected += parts;
+  }
+  CHECK(std::accumulate(data.begin(), data.end(), std::size_t{0}) == expected);
+  CHECK(data[0] == 2000);
+}
+
+TEST_CASE("a caller that sleeps until the last worker has ended") {
+  ThreadPool pool(3);
+  for (int round = 0; round < 5; ++round) {
+    std::atomic<int> ended = 0;
+    pool.parallel_for(3, 1, [&](std::size_t, std::size_t, unsigned worker) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(5 * worker));
+      ++ended;
+    });
+    CHECK(ended == 3);
+  }
 }
 
 TEST_CASE("pools that are made and ended at once") {

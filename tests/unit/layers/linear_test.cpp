@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: MIT
 #include <doctest/doctest.h>
 
+#include <cstddef>
+#include <cstdint>
+#include <initializer_list>
 #include <vector>
 
 #include <mllama/layers/linear.hpp>
@@ -39,6 +42,7 @@ TYPE_TO_STRING(BF16);
 TYPE_TO_STRING(NF4);
 TYPE_TO_STRING(FP4);
 TYPE_TO_STRING(Int8);
+TYPE_TO_STRING(Stored);
 
 TEST_CASE_TEMPLATE("the product is that of the decoded weights", F, F32, F16, BF16, NF4, FP4, Int8) {
   CAPTURE(seed);
@@ -80,6 +84,52 @@ TEST_CASE_TEMPLATE("the product is that of the decoded weights", F, F32, F16, BF
   }
   SUBCASE("without rows nothing happens") { CHECK((*random.model)(random_rows<Rows, in>(0, seed), ctx).size() == 0); }
 }
+
+namespace {
+
+/// Projections of the same rows: two with biases and one without.
+template <class F, class G = F>
+struct Projections {
+  static constexpr int width = 128;
+  Linear<F, width, 150, true> q{};
+  Linear<F, width, 37> k{};
+  Linear<G, width, 37, true> v{};
+
+  static constexpr void visit(auto& self, auto&& member) {
+    member("q", self.q);
+    member("k", self.k);
+    member("v", self.v);
+  }
+};
+
+template <class Layers, class Compute>
+void check_projections() {
+  const auto random = random_weights<Layers>(seed);
+  const auto& [q, k, v] = *random.model;
+  for (const std::size_t rows : std::initializer_list<std::size_t>{0, 1, 2, 9, 64}) {
+    CAPTURE(rows);
+    const auto x = random_rows<Rows, Layers::width>(rows, seed);
+    Context<cpu<arch::native, Compute>> ctx(3);
+    const auto [of_q, of_k, of_v] = project(x, ctx, q, k, v);
+    CHECK(same(of_q.flat(), q(x, ctx).flat()));
+    CHECK(same(of_k.flat(), k(x, ctx).flat()));
+    CHECK(same(of_v.flat(), v(x, ctx).flat()));
+    auto one = random_rows<Rows, 37>(rows, seed), other = random_rows<Rows, 37>(rows, seed + 1);
+    project_into(x, ctx, Projection{v, one.view()}, Projection{k, other.view()});
+    CHECK(same(one.flat(), of_v.flat()));
+    CHECK(same(other.flat(), of_k.flat()));
+  }
+}
+
+}  // namespace
+
+TEST_CASE_TEMPLATE("several linears of the same rows together are those one by one", F, F32, BF16, NF4, Int8, Stored) {
+  CAPTURE(seed);
+  check_projections<Projections<F>, F32>();
+  check_projections<Projections<F>, Int8>();
+}
+
+TEST_CASE("linears of several formats together") { check_projections<Projections<NF4, BF16>, Int16>(); }
 
 TEST_CASE("a linear prints as PyTorch's class of its format") {
   using Any = Linear<Stored, 3, 2>;

@@ -129,6 +129,12 @@ TEST_CASE_TEMPLATE("unmerged changes are merged ones", F, F32, NF4, Int8, Stored
     linear.into(x, into.view(), ctx);
     CHECK(same(into.flat(), y.flat()));
   }
+  SUBCASE("together with a linear that is not changed") {
+    const auto other = random_weights<Adaptable<F>>(seed + 3);
+    const auto [changed, unchanged] = project(x, ctx, linear, *other.model);
+    CHECK(same(changed.flat(), y.flat()));
+    CHECK(same(unchanged.flat(), (*other.model)(x, ctx).flat()));
+  }
   SUBCASE("added to a stream: scaled by the gate, and only in the rows of the mask") {
     const std::vector<std::uint8_t> mask{1, 0, 1, 1, 0};
     const auto before = random_rows<Rows, out>(5, seed + 1);

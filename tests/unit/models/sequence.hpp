@@ -55,14 +55,19 @@ class Sequence {
 };
 
 /// The next rows of several sequences as one batch.
-inline States forward(const Tiny& model, std::vector<std::pair<Sequence*, std::size_t>> parts,
-                      const mllama::Numerics& numerics = {}, unsigned threads = 1) {
-  mllama::Context ctx(threads);
+inline States forward(const Tiny& model, std::vector<std::pair<Sequence*, std::size_t>> parts, const mllama::Numerics& numerics,
+                      mllama::Context<>& ctx) {
   std::vector<std::int32_t> ids, positions;
   std::vector<mllama::TextSequence<TinyText>> sequences;
   for (const auto& [sequence, rows] : parts) sequences.push_back(sequence->next(rows, ids, positions));
   const auto states = model.forward({ids, positions, sequences}, numerics, ctx);
   return copy(states);
+}
+
+inline States forward(const Tiny& model, std::vector<std::pair<Sequence*, std::size_t>> parts,
+                      const mllama::Numerics& numerics = {}, unsigned threads = 1) {
+  mllama::Context ctx(threads);
+  return forward(model, std::move(parts), numerics, ctx);
 }
 
 /// All rows of one sequence.

@@ -3,6 +3,8 @@
 
 #include <vector>
 
+#include <unit/core/executors.hpp>
+
 #include "sequence.hpp"
 
 using namespace mllama;
@@ -54,7 +56,24 @@ TEST_CASE("language model") {
       }
     }
   }
-  SUBCASE("the number of threads does not matter") { CHECK(same(forward(model, seeing, {}, 3).flat(), whole.flat())); }
+  SUBCASE("the number of threads does not matter") {
+    CHECK(same(forward(model, seeing, {}, 3).flat(), whole.flat()));
+    CHECK(
+        same(forward(model, seeing, {}, 17).flat(), whole.flat()));  // more than cores: threads wait for those that wait for a core
+  }
+  SUBCASE("nor whose they are, and in which order they work") {
+    const auto check = [&](Executor& executor) {
+      Context own(executor);
+      Sequence sequence = seeing;
+      CHECK(same(forward(model, {{&sequence, sequence.left()}}, {}, own).flat(), whole.flat()));
+    };
+    for (const unsigned threads : {1U, 2U, 5U}) {
+      OneByOne backwards(threads);
+      check(backwards);
+      NewThreads at_once(threads);
+      check(at_once);
+    }
+  }
   SUBCASE("rows before the picture do not know it, as the weights were trained") {
     CHECK(same(rows(whole, 0, 2), rows(forward(model, blind), 0, 2)));
     CHECK(difference(rows(whole, 2, 4), rows(forward(model, blind), 2, 4)) > 1e-3);
