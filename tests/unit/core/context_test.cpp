@@ -92,7 +92,8 @@ struct ByType {
   template <int N, class Ctx>
   void operator()(Tap tap, View<const float, Tokens, Dim<N>> view, Ctx& ctx) {
     const bool has_layer = tap.index != Tap::no_index;
-    seen->push_back(concat(tap.name, has_layer ? concat(".", tap.index) : std::string(), " ", view.rows(), "x", N, " from ", tap.first));
+    seen->push_back(
+        concat(tap.name, has_layer ? concat(".", tap.index) : std::string(), " ", view.rows(), "x", N, " from ", tap.first));
     CHECK_FALSE(ctx.wants_now(tap.name));
     ctx.tap({"by_the_observer"}, view);
   }

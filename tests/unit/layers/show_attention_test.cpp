@@ -45,9 +45,7 @@ TEST_CASE("attention is shown some rows at a time, in bounded memory, and only w
   const kernels::KeyBlock block{k.data(), k.data(), keys};
   const kernels::Heads heads{2, 1, 1};
   const VisibilityTables visible = see_the_past(1000, rows, 0, ctx);
-  const auto show = [&] {
-    show_attention<2, Tokens, ImageTokens>(ctx, "some_attention", heads, q, {&block, 1}, visible, 5);
-  };
+  const auto show = [&] { show_attention<2, Tokens, ImageTokens>(ctx, "some_attention", heads, q, {&block, 1}, visible, 5); };
   show();
   CHECK(first.empty());
   open = true;

@@ -149,7 +149,8 @@ struct Avx512 : Avx512Shape {
     MLLAMA_UNROLL
     for (std::size_t i = 0; i < 2; ++i) quarters[i] = folded<0x88, 0xdd>(halves[i], halves[i + 2]);
     // A quarter is of values 0, 4, 2, 6, or of 1, 5, 3, 7.
-    const __m512 pairs = _mm512_add_ps(_mm512_shuffle_ps(quarters[0], quarters[1], 0x88), _mm512_shuffle_ps(quarters[0], quarters[1], 0xdd));
+    const __m512 pairs =
+        _mm512_add_ps(_mm512_shuffle_ps(quarters[0], quarters[1], 0x88), _mm512_shuffle_ps(quarters[0], quarters[1], 0xdd));
     const __m512 sums = _mm512_add_ps(pairs, _mm512_permute_ps(pairs, 0xb1));
     const __m512i order = _mm512_setr_epi32(0, 2, 8, 10, 4, 6, 12, 14, 0, 0, 0, 0, 0, 0, 0, 0);
     _mm256_storeu_ps(to, _mm512_castps512_ps256(_mm512_permutexvar_ps(order, sums)));
