@@ -3,6 +3,7 @@
 
 #include <concepts>
 
+#include <mllama/kernels/isa/operands.hpp>
 #include <mllama/kernels/matmul.hpp>
 #include <mllama/kernels/neon/neon_dot.hpp>
 #include <mllama/kernels/x86/avx2.hpp>
