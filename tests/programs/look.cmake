@@ -88,4 +88,4 @@ refused("--record: expected what --out is to have, found none" --out "${folder}/
 refused("--out: expected a file, found none" --record norm)
 refused("cannot write" --quiet --heat-map "${folder}/nowhere/refused.png")
 refused("/nothing/config.json" --model /nothing --image ${picture})
-refused("--precision: expected f32, int16 or int8, found f64" --precision f64)
+refused("--precision: expected f32, int16, bf16 or int8, found f64" --precision f64)

@@ -17,6 +17,10 @@
 /// Row-major tensors whose axes are types: `Tensor` owns its elements, `View` refers to somebody's, and `Matrix` is what kernels
 /// take: plain sizes, so that a kernel is compiled once and not once per width.
 
+#if defined(__CUDACC__)
+#pragma nv_diag_suppress 554  // views of constant elements have a conversion to themselves, which nothing calls
+#endif
+
 namespace mllama {
 
 /// Rows of `width` elements that lie `stride` elements apart.
