@@ -230,9 +230,15 @@ class Context {
   /// `threads` = 0: as many as the machine runs at once.
   /// Errors:  input_error if the processor has not the instruction set that the back end or MLLAMA_ARCH pins.
   explicit Context(unsigned threads = 0, Observer observer = Observer{}) : threads_(threads), observer_(std::move(observer)) {}
+  /// The same with memory of the caller's, which outlives it and what it makes: intermediate tensors, caches, encoded pictures and
+  /// sessions take theirs there, and nothing from the heap.
+  explicit Context(MemorySource& memory, unsigned threads = 0, Observer observer = Observer{})
+      : threads_(threads), workspace_(memory), observer_(std::move(observer)) {}
 
   [[nodiscard]] ThreadPool& threads() noexcept { return threads_; }
-  [[nodiscard]] Workspace& workspace() noexcept { return workspace_; }
+  [[nodiscard]] Workspace& workspace() noexcept { return *used_; }
+  /// Where what is kept between passes takes its memory.
+  [[nodiscard]] MemorySource& memory() const noexcept { return used_->source(); }
   [[nodiscard]] Observer& observer() noexcept { return observer_; }
 
   /// The arithmetic of matrix products, where the back end leaves it to the context: float32 unless it is set.
@@ -268,11 +274,16 @@ class Context {
   /// Whether it does so now.
   [[nodiscard]] bool wants_now([[maybe_unused]] std::string_view name) const {
     if constexpr (watched) {
-      return !taps_.showing && detail::wants_now(observer_, name);
+      return !taps_.showing && !rehearsing() && detail::wants_now(observer_, name);
     } else {
       return false;
     }
   }
+
+  /// A rehearsal, which lasts as long as what is returned lives: passes take and give back the memory that they need, from `source`,
+  /// but nothing is computed or shown, and weights need not be read. So a plan knows what a pass takes without a formula of its own.
+  [[nodiscard]] auto rehearse(MemorySource& source) { return Rehearsal(*this, source); }
+  [[nodiscard]] bool rehearsing() const noexcept { return used_ != &workspace_; }
 
   /// Shows `view` to the observer, if there is one.
   template <class T, Axis... Axes>
@@ -297,7 +308,7 @@ class Context {
   /// An intermediate tensor of a forward pass: `auto h = ctx.tensor<float, Tokens, Dim<4096>>({rows})`.
   template <class T, Axis... Axes>
   [[nodiscard]] Tensor<T, Axes...> tensor(typename Tensor<T, Axes...>::Lengths lengths) {
-    return Tensor<T, Axes...>(workspace_, lengths);
+    return Tensor<T, Axes...>(*used_, lengths);
   }
 
   /// Runs `body(begin, end, worker)` over [0, count) on all threads; see ThreadPool::parallel_for. An observer that has a member
@@ -305,6 +316,7 @@ class Context {
   template <class Body>
   void parallel(std::size_t count, std::size_t grain, Body&& body, [[maybe_unused]] const char* function = __builtin_FUNCTION(),
                 [[maybe_unused]] const char* file = __builtin_FILE()) {
+    if (rehearsing()) return;
     if constexpr (detail::WatchesParts<Observer>) {
       threads_.parallel_for(count, grain, [&](std::size_t begin, std::size_t end, unsigned worker) {
         observer_.part(function, file, worker, [&] { body(begin, end, worker); });
@@ -331,9 +343,21 @@ class Context {
     T before_;
   };
 
+  /// Another workspace, for as long as it lives.
+  class Rehearsal {
+   public:
+    Rehearsal(Context& ctx, MemorySource& source) : workspace_(source), set_(ctx.used_, &workspace_) {}
+
+    [[nodiscard]] Workspace& workspace() noexcept { return workspace_; }
+
+   private:
+    Workspace workspace_;
+    Set<Workspace*> set_;
+  };
+
   template <class V>
   void show(Tap where, const V& view) {
-    if (taps_.showing) return;
+    if (taps_.showing || rehearsing()) return;
     if (where.index == Tap::no_index) where.index = taps_.layer;
     const Set<bool> showing(taps_.showing, true);
     detail::show(observer_, where, view, *this);
@@ -344,6 +368,7 @@ class Context {
   KeyFormat key_format_ = KeyFormat::f32;
   ThreadPool threads_;
   Workspace workspace_;
+  Workspace* used_ = &workspace_;
   [[no_unique_address]] Observer observer_;
   [[no_unique_address]] std::conditional_t<watched, detail::Watched, detail::Unwatched> taps_;
 };

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <limits>
 #include <memory>
+#include <memory_resource>
 #include <span>
 #include <utility>
 #include <vector>
@@ -31,7 +32,7 @@ class Session {
   static constexpr std::size_t all_candidates = std::numeric_limits<std::size_t>::max();
 
   Session(const Model& model, Ctx& ctx, const Numerics& numerics = Model::numerics)
-      : model_(&model), ctx_(&ctx), numerics_(numerics), cache_(ctx.key_format()) {}
+      : model_(&model), ctx_(&ctx), numerics_(numerics), cache_(ctx.key_format(), ctx.memory()) {}
 
   /// Computes logits in two stages from now on, where a call asks for a few of them: see ScreenedHead. `head` is made from the model's
   /// `lm_head` and must outlive the session; null ends it.
@@ -133,13 +134,16 @@ class Session {
   Numerics numerics_;
   const ScreenedLogits<Text>* head_ = nullptr;
   KeyValueCache<Text> cache_;
-  std::vector<std::int32_t> ids_, positions_;
-  std::vector<Picture> pictures_;
-  std::vector<const EncodedImage<Text>*> images_;
-  std::vector<std::uint32_t> set_of_row_, first_range_;
-  std::vector<kernels::KeyRange> ranges_;
-  std::vector<std::uint8_t> sees_image_;
-  std::vector<float> logits_;
+  template <class T>
+  using List = std::pmr::vector<T>;
+  MemorySource* source_ = &ctx_->memory();
+  List<std::int32_t> ids_{source_}, positions_{source_};
+  List<Picture> pictures_{source_};
+  List<const EncodedImage<Text>*> images_{source_};
+  List<std::uint32_t> set_of_row_{source_}, first_range_{source_};
+  List<kernels::KeyRange> ranges_{source_};
+  List<std::uint8_t> sees_image_{source_};
+  List<float> logits_{source_};
 };
 
 /// When a generation ends.
