@@ -141,7 +141,8 @@ template <class Model, class Ctx>
   std::fill_n(ids.begin(), std::min(work.images, work.tokens), std::int32_t{Text::image_token});
   pictures.resize(std::min(work.images, work.tokens));
   static_cast<void>(session.append(ids, pictures));
-  for (std::size_t step = work.tokens; step < work.rows(); ++step) static_cast<void>(session.append(std::span(ids).last(1)));
+  const std::int32_t next = 0;
+  for (std::size_t step = work.tokens; step < work.rows(); ++step) static_cast<void>(session.append({&next, 1}));
   return memory.peak() - of_pictures - text_cache_bytes<Text>(ctx.key_format(), work.positions());
 }
 

@@ -37,6 +37,7 @@ struct Storage {
   std::string_view format = NF4::name;
   bool nested = true;  ///< 4-bit scales are quantised themselves
 
+  friend constexpr bool operator==(const Storage&, const Storage&) = default;
   [[nodiscard]] constexpr bool is_float() const noexcept {
     return format == F32::name || format == F16::name || format == BF16::name;
   }
