@@ -13,13 +13,14 @@
 
 namespace support {
 
+inline constexpr std::size_t all_memory = std::numeric_limits<std::size_t>::max();
+
 /// Bytes of memory that a model may take: a number, which may end in k, M, G or T (of 1000 each); what is available, if the text is
 /// empty; and as much as it wants, if it is `any`.
 /// Errors:  input_error for anything else; `option` is the user's word for it
 inline std::size_t memory_limit(const std::string& text, std::string_view option = "--max-memory") {
-  constexpr std::size_t all = std::numeric_limits<std::size_t>::max();
-  if (text.empty()) return mllama::available_memory().value_or(all);
-  if (text == "any") return all;
+  if (text.empty()) return mllama::available_memory().value_or(all_memory);
+  if (text == "any") return all_memory;
   constexpr std::string_view suffixes = "kMGT";
   double number = 0;
   const char* const end = text.data() + text.size();

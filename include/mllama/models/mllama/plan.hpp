@@ -284,7 +284,7 @@ template <class Model>
     all.caches = caches;
     return all;
   };
-  constexpr std::string_view parent = "language_model.model";
+  constexpr std::string_view parent = "language_model.model", cross_layers = "layers, cross-attention";
   *line++ = {parent, "embed_tokens", detail::cost_of(text.embed_tokens, policy.storage, {.table = work.rows()})};
   *line++ = {parent, "layers, self-attention",
              layers(text.layers.self, computed_self, {.linear = rows, .pairs = pairs},
@@ -293,11 +293,17 @@ template <class Model>
   Cost cross = layers(text.layers.cross, computed_cross, {.linear = images == 0 ? 0 : rows, .pairs = rows * image_rows},
                       work.images * picture_bytes<Model>(policy.keys));
   cross.flops += detail::cost_of(text.layers.cross, policy.storage, detail::PlannedRows{.keys = image_rows}).flops;
-  *line++ = {parent, "layers, cross-attention", cross};
+  *line++ = {parent, cross_layers, cross};
   *line++ = {parent, "norm", detail::cost_of(text.norm, policy.storage, {})};
   *line++ = {"language_model", "lm_head",
              detail::cost_of(Linear<typename Text::head_weights, Text::hidden, Text::vocab>{}, policy.storage,
                              detail::PlannedRows{.linear = static_cast<double>(work.rows() - work.tokens + 1)})};
+  if (work.images == 0) {  // a run without pictures is plain Llama
+    for (ModuleCost& module : costs.modules) {
+      const bool is_llama = module.parent.starts_with("language_model") && module.name != cross_layers;
+      if (!is_llama) module.cost.read = 0;
+    }
+  }
   return costs;
 }
 
