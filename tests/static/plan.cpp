@@ -39,7 +39,7 @@ struct SmallVision : VisionConfig {
   static constexpr std::array intermediate{1, 3};
 };
 struct SmallText : TextConfig {
-  static constexpr int vocab = 640, image_token = 640, pad_token = 628;
+  [[maybe_unused]] static constexpr int vocab = 640, image_token = 640, pad_token = 628;
   static constexpr int hidden = 128, inner = 256, heads = 4, kv_heads = 2, layers = 6;
   static constexpr std::array cross{2, 4};
 };

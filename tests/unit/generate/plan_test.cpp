@@ -30,7 +30,7 @@ struct WideText : TinyText {
   static constexpr int hidden = 128, inner = 256;
 };
 struct Wide : Mllama<WideVision, WideText> {
-  static constexpr std::string_view name = "wide";
+  [[maybe_unused]] static constexpr std::string_view name = "wide";
 };
 
 struct Watcher {
