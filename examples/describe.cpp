@@ -12,6 +12,7 @@
 #include <mllama/core/context.hpp>
 #include <mllama/generate/adapters.hpp>
 #include <mllama/generate/chat.hpp>
+#include <mllama/generate/memory_check.hpp>
 #include <mllama/generate/pretrained.hpp>
 #include <mllama/models/mllama/adapted.hpp>
 #include <mllama/models/mllama/models.hpp>
@@ -19,6 +20,7 @@
 #include "models.hpp"
 #include "support/adapters.hpp"
 #include "support/arguments.hpp"
+#include "support/memory.hpp"
 #include "support/progress.hpp"
 #include "support/summary.hpp"
 #include "support/terminal.hpp"
@@ -41,6 +43,10 @@ support::Summary converse(const support::Arguments& arguments, const support::Te
 
   const support::Stopwatch loading;
   progress.begin("Loading");
+  const std::size_t memory = support::memory_limit(arguments.max_memory);
+  if (memory != support::all_memory) {
+    mllama::require_memory<Model>(arguments.model, arguments.work(), ctx.key_format(), ctx, memory);
+  }
   const auto model = mllama::load<Model>(arguments.model);
   mllama::Adapters adapters;
   const auto notices = support::add_adapters(adapters, model, arguments.adapters, ctx);

@@ -26,6 +26,7 @@
 #include <mllama/generate/sampler.hpp>
 #include <mllama/io/config.hpp>
 #include <mllama/io/mapped_file.hpp>
+#include <mllama/models/mllama/plan.hpp>
 
 #include "command_line.hpp"
 
@@ -52,7 +53,7 @@ struct Arguments {
   std::vector<std::string> adapters;  ///< DIR or DIR=SCALE
   std::vector<std::string> pictures;  ///< files
   std::string prompt;                 ///< empty: the first question comes from stdin
-  std::string system, profile = "meta", precision = "int16", kv = "f32";
+  std::string system, profile = "meta", precision = "int16", kv = "f32", max_memory;
   bool chat = false, greedy = false, no_picture = false, quiet = false, screen = false;
   std::optional<double> temperature, top_p, min_p, repetition_penalty;
   std::optional<int> top_k;
@@ -76,6 +77,14 @@ struct Arguments {
             .date = {},
             .numerics = numerics_of(profile),
             .screen = screen};
+  }
+
+  /// What a first answer takes, before there is a tokenizer: no token is shorter than a byte, and the template adds some.
+  [[nodiscard]] mllama::Workload work() const {
+    constexpr std::size_t of_template = 64, unless_said = 128, reserved = 1024;
+    return {.tokens = of_template + system.size() + prompt.size() + pictures.size(),
+            .images = pictures.size(),
+            .new_tokens = std::min(max_new_tokens.value_or(unless_said), reserved)};
   }
 
   /// Free words are `[FILE…] PROMPT`, so that `--image a.png b.png "Which is larger?"` means what it says. What is not given is
@@ -200,6 +209,10 @@ inline void declare(CLI::App& app, Arguments& arguments, std::vector<std::string
       ->group(output);
   app.add_option("--kv", arguments.kv, "how keys and values are kept: f32 (default), bf16, f16 or int8, for less memory")
       ->type_name("F")
+      ->group(output);
+  app.add_option("--max-memory", arguments.max_memory,
+                 "refuse a model that needs more, as 8G; default: what is available; any: go on whatever it needs")
+      ->type_name("BYTES")
       ->group(output);
   app.add_flag("--screen", arguments.screen, "greedy and top-k answers sooner, the same ones, for more memory")->group(output);
   app.add_flag("--no-picture", arguments.no_picture, "do not draw pictures in the terminal")->group(output);

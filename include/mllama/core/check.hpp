@@ -164,6 +164,11 @@ class input_error : public error {
   using error::error;
 };
 
+/// A model does not fit in memory.
+class memory_error : public error {
+  using error::error;
+};
+
 /// Throws an `Error` unless `holds`. The fault is built only when it is needed.
 template <class Error = input_error, class MakeFault>
 void check(bool holds, MakeFault&& make_fault) {

@@ -240,9 +240,18 @@ class Context {
   explicit Context(unsigned threads = 0, Observer observer = Observer{}) : threads_(threads), observer_(std::move(observer)) {}
   /// On threads of the program's own; the executor must outlive the context.
   explicit Context(Executor& executor, Observer observer = Observer{}) : threads_(executor), observer_(std::move(observer)) {}
+  /// With memory of the program's own, which must outlive the context and what it makes: intermediate tensors, caches, encoded pictures
+  /// and sessions take theirs there, and nothing from the heap.
+  explicit Context(MemorySource& memory, unsigned threads = 0, Observer observer = Observer{})
+      : threads_(threads), workspace_(memory), observer_(std::move(observer)) {}
+  /// With both.
+  Context(MemorySource& memory, Executor& executor, Observer observer = Observer{})
+      : threads_(executor), workspace_(memory), observer_(std::move(observer)) {}
 
   [[nodiscard]] ThreadPool& threads() noexcept { return threads_; }
-  [[nodiscard]] Workspace& workspace() noexcept { return workspace_; }
+  [[nodiscard]] Workspace& workspace() noexcept { return *used_; }
+  /// Where what is kept between passes takes its memory.
+  [[nodiscard]] MemorySource& memory() const noexcept { return used_->source(); }
   [[nodiscard]] Observer& observer() noexcept { return observer_; }
 
   /// The arithmetic of matrix products, where the back end leaves it to the context: float32 unless it is set.
@@ -278,11 +287,16 @@ class Context {
   /// Whether it does so now.
   [[nodiscard]] bool wants_now([[maybe_unused]] std::string_view name) const {
     if constexpr (watched) {
-      return !taps_.showing && detail::wants_now(observer_, name);
+      return !taps_.showing && !rehearsing() && detail::wants_now(observer_, name);
     } else {
       return false;
     }
   }
+
+  /// A rehearsal, which lasts as long as what is returned lives: passes take and give back the memory that they need, from `source`,
+  /// but nothing is computed or shown, and weights need not be read. So a plan knows what a pass takes without a formula of its own.
+  [[nodiscard]] auto rehearse(MemorySource& source) { return Rehearsal(*this, source); }
+  [[nodiscard]] bool rehearsing() const noexcept { return used_ != &workspace_; }
 
   /// Shows `view` to the observer, if there is one.
   template <class T, Axis... Axes>
@@ -307,7 +321,7 @@ class Context {
   /// An intermediate tensor of a forward pass: `auto h = ctx.tensor<float, Tokens, Dim<4096>>({rows})`.
   template <class T, Axis... Axes>
   [[nodiscard]] Tensor<T, Axes...> tensor(typename Tensor<T, Axes...>::Lengths lengths) {
-    return Tensor<T, Axes...>(workspace_, lengths);
+    return Tensor<T, Axes...>(*used_, lengths);
   }
 
   /// Runs `body(begin, end, worker)` over [0, count) on all threads; see ThreadPool::parallel_for. An observer that has a member
@@ -315,6 +329,7 @@ class Context {
   template <class Body>
   void parallel(std::size_t count, std::size_t grain, Body&& body, [[maybe_unused]] const char* function = __builtin_FUNCTION(),
                 [[maybe_unused]] const char* file = __builtin_FILE()) {
+    if (rehearsing()) return;
     if constexpr (detail::WatchesParts<Observer>) {
       threads_.parallel_for(count, grain, [&](std::size_t begin, std::size_t end, unsigned worker) {
         observer_.part(function, file, worker, [&] { body(begin, end, worker); });
@@ -341,9 +356,21 @@ class Context {
     T before_;
   };
 
+  /// Another workspace, for as long as it lives.
+  class Rehearsal {
+   public:
+    Rehearsal(Context& ctx, MemorySource& source) : workspace_(source), set_(ctx.used_, &workspace_) {}
+
+    [[nodiscard]] Workspace& workspace() noexcept { return workspace_; }
+
+   private:
+    Workspace workspace_;
+    Set<Workspace*> set_;
+  };
+
   template <class T, Axis... Axes>
   void show(Tap where, const View<T, Axes...>& view) {
-    if (taps_.showing) return;
+    if (taps_.showing || rehearsing()) return;
     if (where.index == Tap::no_index) where.index = taps_.layer;
     const Set<bool> showing(taps_.showing, true);
     detail::replace(observer_, where, view);
@@ -355,6 +382,7 @@ class Context {
   KeyFormat key_format_ = KeyFormat::f32;
   ThreadPool threads_;
   Workspace workspace_;
+  Workspace* used_ = &workspace_;
   [[no_unique_address]] Observer observer_;
   [[no_unique_address]] std::conditional_t<watched, detail::Watched, detail::Unwatched> taps_;
 };

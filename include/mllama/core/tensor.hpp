@@ -139,7 +139,7 @@ class View {
   [[no_unique_address]] Lengths lengths_{};
 };
 
-/// A tensor that owns its elements, on the heap or in a workspace. Elements are not initialised. Can be moved, not copied.
+/// A tensor that owns its elements, on the heap, in memory of a source, or in a workspace. Elements are not initialised. Can be moved, not copied.
 /// Errors:  std::bad_alloc, also when the number of bytes does not fit a size.
 template <class T, Axis... Axes>
 class Tensor {
@@ -150,9 +150,9 @@ class Tensor {
 
   Tensor() = default;
 
-  /// On the heap.
-  explicit Tensor(Lengths lengths) : view_(nullptr, lengths) {
-    owned_ = detail::aligned_bytes(bytes_for(lengths));
+  /// On the heap, or where the source has it.
+  explicit Tensor(Lengths lengths, MemorySource& source = *std::pmr::new_delete_resource())
+      : view_(nullptr, lengths), owned_(source, bytes_for(lengths)) {
     view_ = View(reinterpret_cast<T*>(owned_.get()), lengths);
   }
 
@@ -216,7 +216,7 @@ class Tensor {
   }
 
   View view_{};
-  detail::AlignedBytes owned_;
+  detail::SourcedBytes owned_;
   Workspace* workspace_ = nullptr;
 };
 

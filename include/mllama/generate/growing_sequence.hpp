@@ -5,7 +5,6 @@
 #include <cstddef>
 #include <cstdint>
 #include <span>
-#include <vector>
 
 #include <mllama/core/check.hpp>
 #include <mllama/generate/picture.hpp>
@@ -22,7 +21,16 @@ class GrowingSequence {
   using Text = typename Model::Text;
   using Picture = mllama::Picture<Model>;
 
-  GrowingSequence(const Numerics& numerics, KeyFormat format) : numerics_(numerics), cache_(format) {}
+  GrowingSequence(const Numerics& numerics, KeyFormat format, MemorySource& memory)
+      : numerics_(numerics),
+        cache_(format, memory),
+        ids_(&memory),
+        pictures_(&memory),
+        images_(&memory),
+        set_of_row_(&memory),
+        first_range_(&memory),
+        ranges_(&memory),
+        sees_image_(&memory) {}
 
   /// Makes room, so that no step up to this length allocates.
   void reserve(std::size_t positions) {
@@ -65,7 +73,7 @@ class GrowingSequence {
   [[nodiscard]] std::span<const std::int32_t> waiting() const noexcept { return std::span(ids_).subspan(cache_.length()); }
 
   /// These as part of a batch, valid until the sequence changes. Their positions are added to `positions`.
-  [[nodiscard]] TextSequence<Text> rows(std::vector<std::int32_t>& positions) {
+  [[nodiscard]] TextSequence<Text> rows(SourcedList<std::int32_t>& positions) {
     const std::size_t first = cache_.length();
     images_.clear();
     for (const Picture& picture : pictures_) images_.push_back(picture.get());
@@ -108,12 +116,12 @@ class GrowingSequence {
 
   Numerics numerics_;
   KeyValueCache<Text> cache_;
-  std::vector<std::int32_t> ids_;
-  std::vector<Picture> pictures_;
-  std::vector<const EncodedImage<Text>*> images_;
-  std::vector<std::uint32_t> set_of_row_, first_range_;
-  std::vector<kernels::KeyRange> ranges_;
-  std::vector<std::uint8_t> sees_image_;
+  SourcedList<std::int32_t> ids_;
+  SourcedList<Picture> pictures_;
+  SourcedList<const EncodedImage<Text>*> images_;
+  SourcedList<std::uint32_t> set_of_row_, first_range_;
+  SourcedList<kernels::KeyRange> ranges_;
+  SourcedList<std::uint8_t> sees_image_;
 };
 
 }  // namespace mllama

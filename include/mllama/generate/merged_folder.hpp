@@ -122,7 +122,7 @@ class BasicMergedFolder {
         use([&](std::size_t first, std::span<float> out) { decode_merged(changes, plain, first, out); });
       }
     });
-    for (const ModelTensor* const part : parts_of(tensor)) MappedFile::forget(part->stored.tensor->bytes);
+    for (const ModelTensor* const part : parts_of(tensor)) part->stored.forget();
   }
 
  private:

@@ -162,7 +162,7 @@ class PaddedRun {
     std::vector<std::int32_t> ids, positions;
     for (std::size_t b = 0; b < batch_; ++b) {
       Sequence& sequence = sequences_[b];
-      sequence.cache = KeyValueCache<Text>(ctx.key_format());
+      sequence.cache = KeyValueCache<Text>(ctx.key_format(), ctx.memory());
       for (std::size_t l = 0; l < inputs.length; ++l) {
         const std::size_t at = b * inputs.length + l;
         if (!inputs.attention_mask.empty() && inputs.attention_mask[at] == 0) continue;

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cstddef>
 #include <memory>
+#include <memory_resource>
 
 #include <mllama/core/check.hpp>
 #include <mllama/models/mllama/mllama.hpp>
@@ -30,12 +31,13 @@ template <class Model, class Ctx>
   });
   const TileSet set = processor.tiles(image);
   using Pixels = Tensor<float, Dim<C::tiles>, Dim<C::channels>, Dim<C::image>, Dim<C::image>>;
-  Pixels pixels(typename Pixels::Lengths{});
+  Pixels pixels(typename Pixels::Lengths{}, ctx.memory());
   pixels.fill(0);
   std::ranges::copy(set.pixels, pixels.data());
   PictureTiles<C> tiles{.pixels = pixels, .aspect_ratio_id = set.aspect_ratio_id, .real_tiles = {}};
   std::fill_n(tiles.real_tiles.begin(), set.num_tiles(), true);
-  return std::make_shared<const EncodedImage<typename Model::Text>>(model.encode(tiles, numerics, ctx));
+  return std::allocate_shared<const EncodedImage<typename Model::Text>>(std::pmr::polymorphic_allocator<>(&ctx.memory()),
+                                                                        model.encode(tiles, numerics, ctx));
 }
 
 }  // namespace mllama

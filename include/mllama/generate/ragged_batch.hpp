@@ -40,7 +40,7 @@ class RaggedBatch {
   /// A new conversation.
   /// Returns:  its number
   std::size_t add() {
-    sequences_.push_back({GrowingSequence<Model>(numerics_, ctx_->key_format())});
+    sequences_.push_back({GrowingSequence<Model>(numerics_, ctx_->key_format(), ctx_->memory())});
     return sequences_.size() - 1;
   }
   [[nodiscard]] std::size_t size() const noexcept { return sequences_.size(); }
@@ -116,7 +116,8 @@ class RaggedBatch {
   Ctx* ctx_;
   Numerics numerics_;
   std::vector<Conversation> sequences_;
-  std::vector<std::int32_t> ids_, positions_;
+  std::vector<std::int32_t> ids_;
+  SourcedList<std::int32_t> positions_{&ctx_->memory()};
   std::vector<TextSequence<Text>> rows_;
   std::vector<float> logits_;
 };

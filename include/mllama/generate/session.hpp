@@ -28,7 +28,12 @@ class Session {
   static constexpr std::size_t all_candidates = std::numeric_limits<std::size_t>::max();
 
   Session(const Model& model, Ctx& ctx, const Numerics& numerics = Model::numerics)
-      : model_(&model), ctx_(&ctx), numerics_(numerics), sequence_(numerics, ctx.key_format()) {}
+      : model_(&model),
+        ctx_(&ctx),
+        numerics_(numerics),
+        sequence_(numerics, ctx.key_format(), ctx.memory()),
+        positions_(&ctx.memory()),
+        logits_(&ctx.memory()) {}
 
   /// Computes logits in two stages from now on, where a call asks for a few of them: see ScreenedHead. `head` is made from the model's
   /// `lm_head` and must outlive the session; null ends it.
@@ -67,8 +72,8 @@ class Session {
   Numerics numerics_;
   const ScreenedLogits<Text>* head_ = nullptr;
   GrowingSequence<Model> sequence_;
-  std::vector<std::int32_t> positions_;
-  std::vector<float> logits_;
+  SourcedList<std::int32_t> positions_;
+  SourcedList<float> logits_;
 };
 
 /// When a generation ends.

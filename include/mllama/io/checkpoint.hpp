@@ -97,7 +97,7 @@ class BasicCheckpoint : public ModelFiles {
       if (tensor.in_place()) return elements.of<Element>(*tensor.stored.tensor);
       std::byte* const arranged = elements.take(tensor.bytes());
       detail::rearrange(tensor, arranged);
-      MappedFile::forget(tensor.stored.tensor->bytes);
+      tensor.stored.forget();
       return reinterpret_cast<const Element*>(arranged);
     }
     template <DenseFormat F>

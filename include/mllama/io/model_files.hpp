@@ -53,13 +53,14 @@ class TensorBytes {
 
   explicit TensorBytes(const ModelTensor& tensor) {
     if (tensor.in_place()) {
-      mapped_ = bytes_ = tensor.stored.tensor->bytes;
+      bytes_ = tensor.stored.tensor->bytes;
+      if (tensor.stored.mapped) mapped_ = bytes_;
       return;
     }
     owned_ = detail::aligned_bytes(tensor.bytes());
     detail::rearrange(tensor, owned_.get());
     bytes_ = {owned_.get(), tensor.bytes()};
-    MappedFile::forget(tensor.stored.tensor->bytes);
+    tensor.stored.forget();
   }
 
   detail::AlignedBytes owned_;
@@ -82,6 +83,26 @@ class BasicModelFiles {
     opening.attempt_files([&] { opening.add_files(); });
     opening.attempt([&] { opening.read_layout(); });
     opening.name_tensors();
+    return files;
+  }
+
+  /// Tensors of the caller's, which lie anywhere in memory and outlive their use: no file is read or written. Names are those of any
+  /// layout of transformers; `label` stands for the folder in messages. Quantised matrices are the tensors that they are in files.
+  /// Errors:  format_error for a tensor whose shape does not make its bytes, or that has the name of another
+  [[nodiscard]] static BasicModelFiles in_memory(std::vector<FileTensor> tensors, std::string label = "memory") {
+    BasicModelFiles files(std::move(label));
+    files.given_ = std::make_unique<Given>(Given{files.folder_, std::move(tensors)});
+    for (const FileTensor& tensor : files.given_->tensors) {
+      const TensorOfFile stored{&tensor, files.given_->label, false};
+      if (const auto bytes = detail::tensor_bytes(tensor.dtype, tensor.shape); bytes != tensor.bytes.size()) {
+        stored.fail(
+            bytes ? concat(*bytes, " bytes for ", name(tensor.dtype), ' ', to_string(tensor.shape)) : std::string("a shape"),
+            concat(tensor.bytes.size(), " bytes"));
+      }
+      files.tensors_.push_back({std::string(canonical_name(tensor.name)), tensor.dtype, tensor.shape, stored});
+    }
+    std::ranges::stable_sort(files.tensors_, {}, &ModelTensor::name);
+    Opening{files, nullptr}.remove_duplicates(files.tensors_);
     return files;
   }
 
@@ -110,11 +131,14 @@ class BasicModelFiles {
   /// A tensor of this folder in the model's arrangement.
   [[nodiscard]] static TensorBytes read(const ModelTensor& tensor) { return TensorBytes(tensor); }
 
-  /// On disk, of all tensors.
+  /// On disk, or in the caller's memory, of all tensors.
   [[nodiscard]] std::size_t mapped_bytes() const noexcept {
     std::size_t sum = 0;
     for (const auto& file : files_) {
       for (const FileTensor& tensor : file->content.tensors()) sum += tensor.bytes.size();
+    }
+    if (given_ != nullptr) {
+      for (const FileTensor& tensor : given_->tensors) sum += tensor.bytes.size();
     }
     return sum;
   }
@@ -305,8 +329,14 @@ class BasicModelFiles {
     }
   };
 
+  struct Given {
+    std::string label;
+    std::vector<FileTensor> tensors;
+  };
+
   std::string folder_;
   std::vector<std::unique_ptr<File>> files_;
+  std::unique_ptr<const Given> given_;  ///< in place of files
   std::optional<MetaLayout> layout_;
   std::vector<ModelTensor> tensors_;
   bool complete_ = true;

@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstring>
 #include <mllama/core/check.hpp>
+#include <mllama/io/mapped_file.hpp>
 #include <mllama/io/safetensors.hpp>
 #include <span>
 #include <string>
@@ -20,8 +21,14 @@ namespace mllama {
 struct TensorOfFile {
   const FileTensor* tensor = nullptr;
   std::string_view file;
+  bool mapped = true;  ///< false for memory of the caller's, which does not come back when it is let go
 
   [[nodiscard]] bool present() const noexcept { return tensor != nullptr; }
+
+  /// Lets go of the memory that its bytes take, if they are a mapped file's.
+  void forget() const noexcept {
+    if (mapped) MappedFile::forget(tensor->bytes);
+  }
 
   template <class Error = format_error>
   [[noreturn]] void fail(std::string expected, std::string found, std::string note = {}) const {

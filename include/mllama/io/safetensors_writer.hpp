@@ -78,6 +78,7 @@ template <class = void>  // a template, so that bodies are compiled where they a
 template <class = void>  // see safetensors_header
 void write_safetensors(const std::string& path, std::span<const FileTensor> tensors, const Metadata& metadata = {}) {
   std::vector<const FileTensor*> order;
+  order.reserve(tensors.size());
   for (const FileTensor& tensor : tensors) order.push_back(&tensor);
   const auto entry = [](const FileTensor* tensor) {
     return detail::HeaderTensor{tensor->name, tensor->dtype, tensor->shape, tensor->bytes.size()};
@@ -85,6 +86,7 @@ void write_safetensors(const std::string& path, std::span<const FileTensor> tens
   std::sort(order.begin(), order.end(),
             [&](const FileTensor* a, const FileTensor* b) { return detail::HeaderTensor::in_file_order(entry(a), entry(b)); });
   std::vector<detail::HeaderTensor> entries;
+  entries.reserve(order.size());
   for (const FileTensor* tensor : order) entries.push_back(entry(tensor));
   const std::string header = detail::safetensors_header(entries, metadata, path);
 

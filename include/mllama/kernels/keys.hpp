@@ -44,6 +44,11 @@ struct KeyShape {
   return format == KeyFormat::f32 ? 4 : format == KeyFormat::int8 ? 1 : 2;
 }
 
+/// Bytes of so many positions of keys, or of values.
+[[nodiscard]] constexpr std::size_t kept_bytes(KeyFormat format, const KeyShape& shape, std::size_t positions) noexcept {
+  return positions * (shape.width() * element_bytes(format) + (format == KeyFormat::int8 ? shape.heads * sizeof(float) : 0));
+}
+
 /// Element `i` of a head.
 [[nodiscard]] inline float key_element(const KeyRows& rows, const KeyShape& shape, std::size_t position, std::size_t head,
                                        std::size_t i) noexcept {
@@ -65,8 +70,12 @@ struct KeyShape {
 class KeptKeys {
  public:
   KeptKeys() = default;
-  explicit KeptKeys(KeyFormat format) noexcept : format_(format) {}
-  KeptKeys(KeyFormat format, const KeyShape& shape, std::size_t positions) : format_(format) { reserve(shape, positions, 0); }
+  explicit KeptKeys(KeyFormat format, MemorySource& source = *std::pmr::new_delete_resource()) noexcept
+      : format_(format), source_(&source) {}
+  KeptKeys(KeyFormat format, const KeyShape& shape, std::size_t positions, MemorySource& source = *std::pmr::new_delete_resource())
+      : KeptKeys(format, source) {
+    reserve(shape, positions, 0);
+  }
 
   [[nodiscard]] KeyFormat format() const noexcept { return format_; }
   [[nodiscard]] std::size_t bytes() const noexcept { return elements_.size() + scales_.size() * sizeof(float); }
@@ -74,11 +83,11 @@ class KeptKeys {
   /// Makes room for so many positions, and keeps the first `kept`.
   void reserve(const KeyShape& shape, std::size_t positions, std::size_t kept) {
     const std::size_t row = shape.width() * element_bytes(format_);
-    Elements elements({positions, row});
+    Elements elements({positions, row}, *source_);
     std::copy_n(elements_.data(), kept * row, elements.data());
     elements_ = std::move(elements);
     if (format_ != KeyFormat::int8) return;
-    Scales scales({positions, shape.heads});
+    Scales scales({positions, shape.heads}, *source_);
     std::copy_n(scales_.data(), kept * shape.heads, scales.data());
     scales_ = std::move(scales);
   }
@@ -134,6 +143,7 @@ class KeptKeys {
   }
 
   KeyFormat format_ = KeyFormat::f32;
+  MemorySource* source_ = std::pmr::new_delete_resource();
   Elements elements_;
   Scales scales_;
 };
@@ -168,5 +178,13 @@ struct Heads {
   std::size_t heads = 0, kv_heads = 0, head_dim = 0;
   [[nodiscard]] constexpr KeyShape keys() const noexcept { return {kv_heads, head_dim}; }
 };
+
+/// Keeps `count` rows from position `first` on: KeptKeys::write on all threads.
+template <class Ctx>
+void keep(Ctx& ctx, KeptKeys& to, const KeyShape& shape, std::size_t first, std::size_t count, const float* rows) {
+  ctx.parallel(count, 64, [&](std::size_t begin, std::size_t end, unsigned) {
+    to.write(shape, first + begin, end - begin, rows + begin * shape.width());
+  });
+}
 
 }  // namespace mllama::kernels

@@ -79,8 +79,8 @@ struct SelfAttention {
     kernels::rope(ctx, angles, k);
     constexpr kernels::KeyShape shape{KvHeadCount, head_dim};
     for (const CachedRows& rows : sequences) {
-      rows.keys->write(shape, rows.past, rows.count, k[rows.first].data());
-      rows.values->write(shape, rows.past, rows.count, v[rows.first].data());
+      kernels::keep(ctx, *rows.keys, shape, rows.past, rows.count, k[rows.first].data());
+      kernels::keep(ctx, *rows.values, shape, rows.past, rows.count, v[rows.first].data());
       const kernels::KeyBlock block{*rows.keys, *rows.values, rows.past + rows.count};
       const VisibilityTables visible = see_the_past(rows.past, rows.count, Window, ctx);
       kernels::attention(ctx, {HeadCount, KvHeadCount, head_dim}, q.view().slice(rows.first, rows.count), {&block, 1}, visible,

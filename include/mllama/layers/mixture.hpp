@@ -54,7 +54,7 @@ struct MixtureOfExperts {
   static_assert(Top <= ExpertCount,
                 "MixtureOfExperts<Format, N, Inner, ExpertCount, Top>: a row takes at most ExpertCount experts");
   static constexpr std::string_view class_name = "MixtralSparseMoeBlock";
-  static constexpr int width = N;
+  static constexpr int width = N, top = Top;
   static constexpr std::size_t count = static_cast<std::size_t>(ExpertCount);
 
   Linear<StoredFloat, N, ExpertCount> gate{};

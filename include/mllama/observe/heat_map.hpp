@@ -66,11 +66,12 @@ namespace detail {
       const float value = mix(mix(map.at(row.first, column.first), map.at(row.first, column.second), column.weight),
                               mix(map.at(row.second, column.first), map.at(row.second, column.second), column.weight), row.weight);
       const float share = most > 0 && value >= 0 && value <= most ? value / most : 0;  // 0 also for what is not a number
-      const std::uint8_t* const from = picture.row(y).data() + x * Image::channels;
+      const std::uint8_t* const pixel = picture.row(y).data() + x * Image::channels;
+      const std::array from{static_cast<float>(pixel[0]), static_cast<float>(pixel[1]), static_cast<float>(pixel[2])};
       const float grey = (0.3F * from[0] + 0.59F * from[1] + 0.11F * from[2]) * 0.45F;
       const auto colour = detail::heat_colour(share);
       for (std::size_t c = 0; c < Image::channels; ++c) {
-        const float ground = mix(static_cast<float>(from[c]), grey, 0.6F);
+        const float ground = mix(from[c], grey, 0.6F);
         out.row(y)[x * Image::channels + c] =
             static_cast<std::uint8_t>(std::lround(std::clamp(mix(ground, colour[c], 0.8F * std::sqrt(share)), 0.0F, 255.0F)));
       }

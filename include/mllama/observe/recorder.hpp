@@ -77,6 +77,7 @@ class Recorder {
   /// along the axis that counts them; where the others differ, as the keys of a growing sequence, 0 is put behind the shorter ones.
   [[nodiscard]] std::vector<Record> records() const {
     std::vector<Record> records;
+    records.reserve(taps_.size());
     for (const Shown& shown : taps_) records.push_back(join(shown));
     return records;
   }

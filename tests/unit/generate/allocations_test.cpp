@@ -3,6 +3,7 @@
 
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cstdlib>
 #include <memory>
@@ -15,6 +16,7 @@ std::atomic<std::size_t> count{0};
 void* allocate(std::size_t size, std::size_t alignment = alignof(std::max_align_t)) {
   ++count;
   void* memory = nullptr;
+  alignment = std::max(alignment, sizeof(void*));  // memory resources also ask for less, which posix_memalign refuses
   if (::posix_memalign(&memory, alignment, size == 0 ? 1 : size) != 0) throw std::bad_alloc();
   return memory;
 }

@@ -172,7 +172,7 @@ struct Operand {
 
   template <class Source>
   Operand(const Body& of, const Source& matrix) : body(&of), rows(matrix.rows) {
-    if constexpr (requires { source = matrix; } && !std::is_pointer_v<Source>) {
+    if constexpr (std::same_as<Source, FourBitMatrix> || std::same_as<Source, NumberMatrix>) {
       source = matrix;
     } else {
       source = static_cast<const void*>(&matrix);  // the caller's

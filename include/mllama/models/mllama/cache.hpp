@@ -67,8 +67,8 @@ class KeyValueCache {
  public:
   using Shape = TextShape<C>;
 
-  explicit KeyValueCache(KeyFormat format = KeyFormat::f32) {
-    for (Layer& layer : layers_) layer = {kernels::KeptKeys(format), kernels::KeptKeys(format)};
+  explicit KeyValueCache(KeyFormat format = KeyFormat::f32, MemorySource& source = *std::pmr::new_delete_resource()) {
+    for (Layer& layer : layers_) layer = {kernels::KeptKeys(format, source), kernels::KeptKeys(format, source)};
   }
 
   /// Positions held.

@@ -101,7 +101,8 @@ struct VisionConfig {
   static constexpr std::array aspect_ratios{TileGrid{1, 1}, TileGrid{1, 2}, TileGrid{1, 3}, TileGrid{1, 4}, TileGrid{2, 1},
                                             TileGrid{2, 2}, TileGrid{3, 1}, TileGrid{4, 1}};  ///< supported_aspect_ratios
   static constexpr bool class_token = true;  ///< whether the states of a tile begin with one that is no patch
-  /// The module that makes vision states of a picture: `outputs` features for each of VisionShape's image tokens.
+  /// The module that makes vision states of a picture: `outputs` features for each of VisionShape's image tokens, in layers that work
+  /// on `rows` rows.
   template <class C>
   using model = VisionModel<C>;
   /// The module that makes of them what text attends to, see projector.hpp.

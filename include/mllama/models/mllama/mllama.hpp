@@ -108,10 +108,8 @@ struct Mllama {
       language_model.model.layers.cross[i].cross_attn.encode(states, keys, values, ctx);
       const auto keep = [&](kernels::KeptKeys& to, const KeyTensor& from) {
         constexpr kernels::KeyShape shape = TextShape<Text>::keys;
-        to = kernels::KeptKeys(ctx.key_format(), shape, from.rows());
-        ctx.parallel(from.rows(), 64, [&](std::size_t begin, std::size_t end, unsigned) {
-          to.write(shape, begin, end - begin, from[begin].data());
-        });
+        to = kernels::KeptKeys(ctx.key_format(), shape, from.rows(), ctx.memory());
+        kernels::keep(ctx, to, shape, 0, from.rows(), from.data());
       };
       keep(image.layers[i].keys, keys);
       keep(image.layers[i].values, values);
