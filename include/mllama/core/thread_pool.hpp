@@ -94,31 +94,57 @@ class ThreadPool {
   }
 
   /// Spins, of 10 to 50 ns each, cost nothing while the machine is ours. On an oversubscribed one the thread that is waited for may
-  /// need this core, and yielding does not bring it here from the queue of another one; sleeping does.
-  static constexpr unsigned spins_before_yield = 2000;
-  static constexpr unsigned spins_before_sleep = 2010;
+  /// need this core. If it waits for this very core, yielding helps; for another one, only sleeping brings it here.
+  static constexpr unsigned most_spins = 2000, few_spins = 20, most_yields = 10;
+  /// Of so many waits, one spins for long, whatever those before it were like.
+  static constexpr unsigned waits_of_a_probe = 32;
 
-  /// False if it is time to sleep.
-  static bool pause(unsigned& spins) {
-    if (++spins < spins_before_yield) {
-#if defined(__x86_64__)
-      __builtin_ia32_pause();  // _mm_pause() without the headers of all vector instructions
-#endif
-    } else if (spins < spins_before_sleep) {
-      std::this_thread::yield();
-    } else {
-      return false;
+  /// What a thread has learnt about waiting.
+  struct Patience {
+    unsigned spins = most_spins, waits = 0;
+  };
+  class Wait {
+   public:
+    explicit Wait(Patience& patience)
+        : patience_(patience), limit_(++patience.waits % waits_of_a_probe == 0 ? most_spins : patience.spins) {}
+    Wait(const Wait&) = delete;
+    Wait& operator=(const Wait&) = delete;
+    /// If what was waited for was there after a yield or two, both threads share a core.
+    ~Wait() {
+      if (yields_ != 0 && yields_ <= 2) {
+        patience_.spins = few_spins;
+      } else if (yields_ == 0 && spins_ != 0 && limit_ == most_spins) {
+        patience_.spins = most_spins;
+      }
     }
-    return true;
-  }
+
+    /// False if it is time to sleep.
+    bool pause() {
+      if (spins_ < limit_) {
+        ++spins_;
+#if defined(__x86_64__)
+        __builtin_ia32_pause();  // _mm_pause() without the headers of all vector instructions
+#endif
+        return true;
+      }
+      if (yields_ == most_yields) return false;
+      ++yields_;
+      std::this_thread::yield();
+      return true;
+    }
+
+   private:
+    Patience& patience_;
+    unsigned limit_, spins_ = 0, yields_ = 0;
+  };
 
   void run_on_workers(unsigned parts) {
     pending_.store(parts - 1, std::memory_order_relaxed);
     publish(parts);
     run(0);
-    unsigned spins = 0;
+    Wait wait(patience_);
     for (unsigned left = 0; (left = pending_.load(std::memory_order_acquire)) != 0;) {
-      if (!pause(spins)) pending_.wait(left, std::memory_order_acquire);
+      if (!wait.pause()) pending_.wait(left, std::memory_order_acquire);
     }
   }
 
@@ -144,12 +170,11 @@ class ThreadPool {
   }
 
   void work(unsigned worker) {
+    Patience patience;
     for (std::uint32_t seen = 0;;) {
-      unsigned spins = 0;
       Region now = unpacked(region_.load(std::memory_order_acquire));
-      while (now.generation == seen) {
-        if (!pause(spins)) generation_.wait(seen, std::memory_order_acquire);
-        now = unpacked(region_.load(std::memory_order_acquire));
+      for (Wait wait(patience); now.generation == seen; now = unpacked(region_.load(std::memory_order_acquire))) {
+        if (!wait.pause()) generation_.wait(seen, std::memory_order_acquire);
       }
       seen = now.generation;
       if (stopping_.load(std::memory_order_relaxed)) return;
@@ -165,6 +190,7 @@ class ThreadPool {
   std::atomic<std::uint64_t> region_{0};
   std::atomic<std::uint32_t> generation_{0};  ///< of the region, to sleep on
   std::atomic<unsigned> pending_{0};
+  Patience patience_;  ///< of the caller
   std::atomic<bool> stopping_{false};
   Task task_;
   std::atomic_flag failed_;
