@@ -11,10 +11,10 @@ target_compile_options(mllama_developer INTERFACE
   $<$<BOOL:${MLLAMA_NATIVE}>:-march=native>)
 target_compile_definitions(mllama_developer INTERFACE $<$<BOOL:${MLLAMA_NATIVE}>:MLLAMA_NATIVE>)
 
-# Compiled once for all programs, and as fast as they get, whatever else is: tests take their time.
+# Compiled once for all programs, and fast whatever the rest is: tests take their time in them.
 mllama_add_kernels(mllama_kernels)
 target_link_libraries(mllama_kernels PRIVATE mllama_developer)
-target_compile_options(mllama_kernels PRIVATE $<$<CONFIG:Release>:-O3>)
+target_compile_options(mllama_kernels PRIVATE $<IF:$<CONFIG:Debug>,-O1,-O3>)
 
 # mllama_program(NAME SOURCE…): one of our programs, in bin/ of the build folder.
 function(mllama_program name)

@@ -79,6 +79,7 @@ TEST_CASE("an observer sees what is tapped; without one a tap costs nothing") {
     InstructionSet instruction_set;
     ThreadPool threads;
     Workspace workspace;
+    Workspace* used;
   };
   static_assert(sizeof(Context<>) == sizeof(Members), "no observer takes no room");
 }

@@ -102,7 +102,7 @@ struct VisionConfig {
                                             TileGrid{2, 2}, TileGrid{3, 1}, TileGrid{4, 1}};  ///< supported_aspect_ratios
   static constexpr bool class_token = true;  ///< whether the states of a tile begin with one that is no patch
   /// The module that makes vision states of a picture: `outputs` features for each of VisionShape's image tokens, in layers that work
-  /// on `rows` rows.
+  /// on `picture_rows` rows.
   template <class C>
   using model = VisionModel<C>;
   /// The module that makes of them what text attends to, see projector.hpp.

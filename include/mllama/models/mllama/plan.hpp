@@ -247,10 +247,10 @@ template <class Model>
   auto* line = costs.modules.data();
   const auto images = static_cast<double>(work.images), rows = static_cast<double>(work.rows());
 
-  const auto vision_rows = images * static_cast<double>(Model::VisionPart::rows);
+  const auto vision_rows = images * static_cast<double>(Model::VisionPart::picture_rows);
   const detail::PlannedRows of_vision{.linear = vision_rows,
                                       .patches = images * static_cast<double>(Vision::tiles * VisionShape<Vision>::patches),
-                                      .pairs = vision_rows * static_cast<double>(Model::VisionPart::rows),
+                                      .pairs = vision_rows * static_cast<double>(Model::VisionPart::picture_rows),
                                       .table = work.images};
   Model::VisionPart::visit(vision, [&](std::string_view name, const auto& child) {
     using Child = std::remove_cvref_t<decltype(child)>;

@@ -126,7 +126,7 @@ struct SiglipVisionModel {
   static_assert(!C::class_token, "SiglipVisionModel<C>: there is no class token");
   static constexpr std::string_view class_name = "SiglipVisionTransformer";
   static constexpr int outputs = C::hidden;
-  static constexpr std::size_t rows = VisionShape<C>::patches;  ///< of the encoder, for a picture
+  static constexpr std::size_t picture_rows = VisionShape<C>::patches;  ///< of the encoder
 
   SiglipEmbeddings<C> embeddings{};
   SiglipEncoder<C> encoder{};

@@ -186,7 +186,7 @@ struct VisionModel {
   static constexpr std::string_view class_name = "MllamaVisionModel";
   using Shape = VisionShape<C>;
   static constexpr int outputs = Shape::output;
-  static constexpr std::size_t rows = static_cast<std::size_t>(C::tiles) * Shape::padded;  ///< of the encoders, for a picture
+  static constexpr std::size_t picture_rows = static_cast<std::size_t>(C::tiles) * Shape::padded;  ///< of the encoders
 
   Vector<C::hidden> class_embedding{};
   PatchEmbedding<C> patch_embedding{};
