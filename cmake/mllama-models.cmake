@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
 # Model types from the config.json files that Hugging Face saves beside the weights. The reading rules are those of transformers'
-# MllamaConfig: a field that is not there has its default, and one that cannot be right stops CMake with the file's and the field's name.
+# MllamaConfig and LlamaConfig: a field that is not there has its default, and one that cannot be right stops CMake with the file's and the field's name.
 
 # mllama_generate_models(TARGET HEADER MODEL…)
 #
@@ -15,6 +15,7 @@ function(mllama_generate_models target header)
   set(folder "${CMAKE_CURRENT_BINARY_DIR}/${target}_models")
   set(structs "")
   set(types "")
+  set(llama "")
   foreach(model IN LISTS ARGN)
     string(REGEX MATCH "^(([^=/]+)=)?(.+)$" model "${model}")
     set(name "${CMAKE_MATCH_2}")
@@ -31,6 +32,9 @@ function(mllama_generate_models target header)
     list(APPEND types ${type})
     _mllama_model_struct("${file}" "${name}" ${type} struct)
     string(APPEND structs "\n// ${path}${struct}")
+    if(struct MATCHES "LlamaConfig")
+      set(llama "#include <mllama/models/mllama/llama.hpp>\n")
+    endif()
     set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS "${file}")
   endforeach()
 
@@ -42,7 +46,7 @@ function(mllama_generate_models target header)
 #include <array>
 #include <string_view>
 
-#include <mllama/models/mllama/mllama.hpp>
+@llama@#include <mllama/models/mllama/mllama.hpp>
 #include <mllama/models/mllama/models.hpp>
 
 namespace mllama::models {
@@ -255,31 +259,47 @@ function(_mllama_vision_members out)
   set(${out} "${members}" PARENT_SCOPE)
 endfunction()
 
-# The same for TextConfig, whose fields' names begin with PREFIX. A text model alone does not say which id stands for a picture.
+# The same for TextConfig, whose fields' names begin with PREFIX; with LLAMA as a third argument, for LlamaConfig. A text model alone
+# does not say which id stands for a picture.
 function(_mllama_text_members out prefix)
-  _mllama_read_int(vocab ${prefix}vocab_size 1 128256)
-  set(image_token 128256)
-  if(prefix STREQUAL "")
-    set(image_token ${vocab})
+  set(is_llama OFF)
+  set(defaults 128256 128004 14336 8 40 1e-05 500000)  # of transformers' MllamaTextConfig
+  if(ARGN STREQUAL "LLAMA")
+    set(is_llama ON)
+    set(defaults 32000 -1 11008 0 32 1e-06 10000)  # of its LlamaConfig
   endif()
-  _mllama_read_int(image_token image_token_id 0 ${image_token})  # a newer name; saved files have the next one
-  _mllama_read_int(image_token image_token_index 0 ${image_token})
+  list(POP_FRONT defaults vocab pad_token inner kv_heads layers norm_eps rope_theta)
+  _mllama_read_int(vocab ${prefix}vocab_size 1 ${vocab})
+  if(NOT is_llama)
+    set(image_token 128256)
+    if(prefix STREQUAL "")
+      set(image_token ${vocab})
+    endif()
+    _mllama_read_int(image_token image_token_id 0 ${image_token})  # a newer name; saved files have the next one
+    _mllama_read_int(image_token image_token_index 0 ${image_token})
+  endif()
   string(REPLACE "." ";" path "${prefix}pad_token_id")
   string(JSON pad_type ERROR_VARIABLE absent TYPE "${text}" ${path})
-  if(pad_type STREQUAL "NULL")
+  if(pad_type STREQUAL "NULL" OR (is_llama AND absent))
     set(pad_token -1)
   else()
-    _mllama_read_int(pad_token ${prefix}pad_token_id 0 128004)
+    _mllama_read_int(pad_token ${prefix}pad_token_id 0 ${pad_token})
   endif()
   _mllama_read_int(hidden ${prefix}hidden_size 1 4096)
-  _mllama_read_int(inner ${prefix}intermediate_size 1 14336)
+  _mllama_read_int(inner ${prefix}intermediate_size 1 ${inner})
   _mllama_read_int(heads ${prefix}num_attention_heads 1 32)
-  _mllama_read_int(kv_heads ${prefix}num_key_value_heads 1 8)
-  _mllama_read_int(layers ${prefix}num_hidden_layers 1 40)
-  math(EXPR last "${layers} - 1")
-  _mllama_read_layers(cross ${prefix}cross_attention_layers ${last} "[3, 8, 13, 18, 23, 28, 33, 38]")
+  if(is_llama)
+    set(kv_heads ${heads})
+  endif()
+  _mllama_read_int(kv_heads ${prefix}num_key_value_heads 1 ${kv_heads})
+  _mllama_read_int(layers ${prefix}num_hidden_layers 1 ${layers})
+  set(cross "")
+  if(NOT is_llama)
+    math(EXPR last "${layers} - 1")
+    _mllama_read_layers(cross ${prefix}cross_attention_layers ${last} "[3, 8, 13, 18, 23, 28, 33, 38]")
+  endif()
   _mllama_read_activation(activation ${prefix}hidden_act silu)
-  _mllama_read_real(norm_eps ${prefix}rms_norm_eps 1e-05)
+  _mllama_read_real(norm_eps ${prefix}rms_norm_eps ${norm_eps})
   _mllama_check_multiple(${prefix}hidden_size ${hidden} num_attention_heads ${heads})
   _mllama_check_multiple(${prefix}num_attention_heads ${heads} num_key_value_heads ${kv_heads})
   math(EXPR odd "${hidden} / ${heads} % 2")
@@ -294,12 +314,24 @@ function(_mllama_text_members out prefix)
     _mllama_fail(${prefix}cross_attention_layers "expected every layer once, and not all ${layers}, found ${cross_count}")
   endif()
   _mllama_read(tied ${prefix}tie_word_embeddings BOOLEAN OFF)
-  if(tied)
+  if(is_llama)
+    math(EXPR head_dim "${hidden} / ${heads}")
+    _mllama_read_int(own_head_dim ${prefix}head_dim 1 ${head_dim})
+    if(NOT own_head_dim EQUAL head_dim)
+      _mllama_fail(${prefix}head_dim "expected ${head_dim}, hidden_size / num_attention_heads, found ${own_head_dim}")
+    endif()
+    foreach(bias attention_bias mlp_bias)
+      _mllama_read(has_bias ${prefix}${bias} BOOLEAN OFF)
+      if(has_bias)
+        _mllama_fail(${prefix}${bias} "expected false, found true")
+      endif()
+    endforeach()
+  elseif(tied)
     _mllama_fail(${prefix}tie_word_embeddings "expected false, since the embedding has more rows than the head, found true")
   endif()
 
   # Releases 4.x save rope_theta beside rope_scaling, 5.x both in rope_parameters.
-  _mllama_read_real(rope_theta ${prefix}rope_theta 500000)
+  _mllama_read_real(rope_theta ${prefix}rope_theta ${rope_theta})
   _mllama_read(parameters ${prefix}rope_parameters OBJECT none)
   if(parameters STREQUAL "none")
     set(rope ${prefix}rope_scaling)
@@ -325,14 +357,19 @@ function(_mllama_text_members out prefix)
   if(NOT activation STREQUAL "SiLU")
     list(APPEND members "using activation = ${activation}")
   endif()
-  set(ids "static constexpr int vocab = ${vocab}, image_token = ${image_token}")
+  set(ids "static constexpr int vocab = ${vocab}")
+  if(NOT is_llama)
+    string(APPEND ids ", image_token = ${image_token}")
+  endif()
   if(NOT pad_token EQUAL -1)
     string(APPEND ids ", pad_token = ${pad_token}")
   endif()
   list(APPEND members "${ids}"
     "static constexpr int hidden = ${hidden}, inner = ${inner}, heads = ${heads}, kv_heads = ${kv_heads}, layers = ${layers}")
-  _mllama_int_array(array cross "${cross}")
-  list(APPEND members "${array}")
+  if(NOT is_llama)
+    _mllama_int_array(array cross "${cross}")
+    list(APPEND members "${array}")
+  endif()
   if(NOT norm_eps EQUAL 0.00001)
     list(APPEND members "static constexpr double norm_eps = ${norm_eps}")
   endif()
@@ -360,6 +397,8 @@ function(_mllama_model_struct file name type out)
     message(FATAL_ERROR " ${file}: ${problem}")
   endif()
   _mllama_read(model_type model_type STRING mllama)
+  set(vision_struct "")
+  set(text_base TextConfig)
   if(model_type STREQUAL "mllama")
     _mllama_read(section vision_config OBJECT "")
     _mllama_read(section text_config OBJECT "")
@@ -374,16 +413,22 @@ function(_mllama_model_struct file name type out)
   elseif(model_type STREQUAL "mllama_text_model")
     _mllama_text_members(text_members "")
     set(vision Vision560)  # stays without weights
-    set(vision_struct "")
+  elseif(model_type STREQUAL "llama")
+    _mllama_text_members(text_members "" LLAMA)
+    set(text_base LlamaConfig)
   else()
-    _mllama_fail(model_type "expected mllama or mllama_text_model, found ${model_type}")
+    _mllama_fail(model_type "expected mllama, mllama_text_model or llama, found ${model_type}")
+  endif()
+  set(base "mllama::Mllama<${vision}, ${type}Text>")
+  if(model_type STREQUAL "llama")
+    set(base "mllama::Llama<${type}Text>")
   endif()
   list(JOIN text_members ";\n  " text_members)
   set(${out} "
-${vision_struct}struct ${type}Text : TextConfig {
+${vision_struct}struct ${type}Text : ${text_base} {
   ${text_members};
 };
-struct ${type} : Mllama<${vision}, ${type}Text> {
+struct ${type} : ${base} {
   static constexpr std::string_view name = \"${name}\";
 };
 " PARENT_SCOPE)

@@ -4,6 +4,7 @@
 #include <array>
 #include <string_view>
 
+#include <mllama/models/mllama/llama.hpp>
 #include <mllama/models/mllama/mllama.hpp>
 #include <mllama/models/mllama/models.hpp>
 
@@ -20,7 +21,7 @@ struct InstructText : TextConfig {
   static constexpr int hidden = 4096, inner = 14336, heads = 32, kv_heads = 8, layers = 40;
   static constexpr std::array cross{3, 8, 13, 18, 23, 28, 33, 38};
 };
-struct Instruct : Mllama<InstructVision, InstructText> {
+struct Instruct : mllama::Mllama<InstructVision, InstructText> {
   static constexpr std::string_view name = "instruct";
 };
 
@@ -43,7 +44,7 @@ struct OddSizesText : TextConfig {
   static constexpr RopeScaling rope_scaling{
       .factor = 2.5, .low_freq_factor = 0.5, .high_freq_factor = 3, .original_max_position_embeddings = 96};
 };
-struct OddSizes : Mllama<OddSizesVision, OddSizesText> {
+struct OddSizes : mllama::Mllama<OddSizesVision, OddSizesText> {
   static constexpr std::string_view name = "odd-sizes";
 };
 
@@ -54,10 +55,23 @@ struct TextOnlyText : TextConfig {
   static constexpr std::array cross{1, 4};
   static constexpr RopeScaling rope_scaling{};
 };
-struct TextOnly : Mllama<Vision560, TextOnlyText> {
+struct TextOnly : mllama::Mllama<Vision560, TextOnlyText> {
   static constexpr std::string_view name = "text-only";
 };
 
-using ModelList = Models<Instruct, OddSizes, TextOnly>;
+// llama/config.json
+struct LlamaText : LlamaConfig {
+  static constexpr int vocab = 128;
+  static constexpr int hidden = 48, inner = 56, heads = 6, kv_heads = 6, layers = 3;
+  static constexpr double norm_eps = 1e-06;
+  static constexpr double rope_theta = 10000;
+  static constexpr RopeScaling rope_scaling{
+      .factor = 32, .low_freq_factor = 1, .high_freq_factor = 4, .original_max_position_embeddings = 8192};
+};
+struct Llama : mllama::Llama<LlamaText> {
+  static constexpr std::string_view name = "llama";
+};
+
+using ModelList = Models<Instruct, OddSizes, TextOnly, Llama>;
 
 }  // namespace mllama::models

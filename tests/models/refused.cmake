@@ -31,7 +31,7 @@ endfunction()
 
 refused("" "failed parsing json string: * Line 1, Column 1")
 refused("[1]" "vision_config: expected object, found nothing")
-field(model_type [=["llama"]=] "expected mllama or mllama_text_model, found llama")
+field(model_type [=["llava"]=] "expected mllama, mllama_text_model or llama, found llava")
 field(text_config [=[3]=] "expected object, found 3")
 field(image_token_index [=[-1]=] "expected an integer from 0 to 2147483647, found -1")
 
@@ -64,3 +64,9 @@ field(text_config.tie_word_embeddings [=[true]=] "expected false, since the embe
 field(text_config.rope_parameters.rope_type [=["yarn"]=] "expected llama3 or default, found yarn")
 field(text_config.rope_parameters.factor [=[null]=] "expected number, found nothing")
 field(text_config.rope_parameters.high_freq_factor [=[0.5]=] "expected a number above low_freq_factor, 0.5, found 0.5")
+
+file(READ "${CMAKE_CURRENT_LIST_DIR}/llama/config.json" good)
+field(head_dim [=[16]=] "expected 8, hidden_size / num_attention_heads, found 16")
+field(mlp_bias [=[true]=] "expected false, found true")
+string(JSON content SET "${good}" num_key_value_heads 4)
+refused("${content}" "num_attention_heads: expected a multiple of num_key_value_heads, 4, found 6")

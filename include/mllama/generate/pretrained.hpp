@@ -138,7 +138,8 @@ struct Pretrained {
 namespace detail {
 
 /// The chat template's text, from the first of the places where releases of transformers put it.
-inline std::optional<ChatTemplate> read_chat_template(const std::string& folder) {
+template <class = void>  // see read_tokenizer
+std::optional<ChatTemplate> read_chat_template(const std::string& folder) {
   if (const std::string file = folder + "/chat_template.jinja"; exists(file))
     return chat_template_of(MappedFile(file).text(), file);
   for (const std::string_view name : {"/chat_template.json", "/tokenizer_config.json"}) {
@@ -183,6 +184,11 @@ std::optional<ImageProcessor> read_processor(const std::string& folder, const Vi
   same("max_image_tiles", sizes.max_tiles, config.max_tiles);
   return ImageProcessor(config);
 }
+#if defined(MLLAMA_ELSEWHERE)
+extern template std::optional<ChatTemplate> read_chat_template<>(const std::string&);
+extern template std::optional<Tokenizer> read_tokenizer<>(const std::string&, std::size_t);
+extern template std::optional<ImageProcessor> read_processor<>(const std::string&, const VisionSizes&);
+#endif
 
 }  // namespace detail
 

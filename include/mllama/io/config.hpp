@@ -392,7 +392,8 @@ inline std::string folder_file(const std::string& folder, std::string_view name)
 /// for
 ///          what no Mllama has; both name the field.
 /// Source:  transformers' MllamaConfig, MllamaTextConfig, MllamaVisionConfig, LlamaConfig; where its releases disagree the file is rejected.
-[[nodiscard]] inline ModelSizes model_sizes(const JsonField& config) {
+template <class = void>  // so that a program can have it compiled elsewhere
+[[nodiscard]] ModelSizes model_sizes(const JsonField& config) {
   ModelSizes sizes;
   sizes.file = config.file();
   const auto type = config["model_type"].as<std::string>();
@@ -414,6 +415,9 @@ inline std::string folder_file(const std::string& folder, std::string_view name)
   }
   return sizes;
 }
+#if defined(MLLAMA_ELSEWHERE)
+extern template ModelSizes model_sizes<>(const JsonField&);
+#endif
 
 /// The sizes in a model folder's config.json. Errors: those of JsonFile and model_sizes.
 [[nodiscard]] inline ModelSizes read_model_sizes(const std::string& folder) {
@@ -424,7 +428,8 @@ inline std::string folder_file(const std::string& folder, std::string_view name)
 /// Fields that are not listed in GenerationSettings are ignored.
 /// Errors:  file_error, format_error, config_error.
 /// Source:  transformers' GenerationConfig.
-[[nodiscard]] inline GenerationSettings read_generation_settings(const std::string& folder, const TextSizes& text) {
+template <class = void>  // see model_sizes
+[[nodiscard]] GenerationSettings read_generation_settings(const std::string& folder, const TextSizes& text) {
   GenerationSettings settings;
   const std::string file = detail::folder_file(folder, "generation_config.json");
   if (!detail::exists(file)) {
@@ -460,5 +465,8 @@ inline std::string folder_file(const std::string& folder, std::string_view name)
   settings.eos = detail::read_tokens(config["eos_token_id"]);
   return settings;
 }
+#if defined(MLLAMA_ELSEWHERE)
+extern template GenerationSettings read_generation_settings<>(const std::string&, const TextSizes&);
+#endif
 
 }  // namespace mllama

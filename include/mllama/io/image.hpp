@@ -329,7 +329,8 @@ inline Image decode_pnm(ImageBytes file, const ImageLimits& limits) {
 /// bit except JPEG, where decoders differ by a few levels.
 /// Errors:  format_error if the bytes are not such a file, are damaged or truncated, or exceed a limit. Damage inside the
 ///          entropy-coded data of a JPEG may go unnoticed: it has no checksum.
-[[nodiscard]] inline Image decode_image(std::span<const std::byte> bytes, std::string_view name, const ImageLimits& limits = {}) {
+template <class = void>  // so that a program can have it compiled elsewhere
+[[nodiscard]] Image decode_image(std::span<const std::byte> bytes, std::string_view name, const ImageLimits& limits = {}) {
   const std::string_view text(reinterpret_cast<const char*>(bytes.data()), bytes.size());
   const auto fail = [&](std::string_view expected, std::string found) {
     throw format_error(Fault{.file = concat(name), .field = "image", .expected = concat(expected), .found = std::move(found)});
@@ -348,6 +349,9 @@ inline Image decode_pnm(ImageBytes file, const ImageLimits& limits) {
   fail("a PNG, JPEG, PGM or PPM picture", concat(found));
   return {};
 }
+#if defined(MLLAMA_ELSEWHERE)
+extern template Image decode_image<>(std::span<const std::byte>, std::string_view, const ImageLimits&);
+#endif
 
 /// A picture from a file. Errors:  file_error if it cannot be read, and those of decode_image.
 [[nodiscard]] inline Image read_image(const std::string& path, const ImageLimits& limits = {}) {

@@ -269,8 +269,12 @@ class ChatWriter {
 ///          naming the tool whose JSON is invalid.
 /// Deviation: a list of text parts as the system's content, or as the message that tools are put in, counts as their text.
 /// Source:  `chat_template` of meta-llama/Llama-3.2-11B-Vision-Instruct; transformers' convert_mllama_weights_to_hf.py (plain).
-[[nodiscard]] inline std::string render_chat(std::span<const Message> messages, const ChatOptions& options = {}) {
+template <class = void>  // so that a program can have it compiled elsewhere
+[[nodiscard]] std::string render_chat(std::span<const Message> messages, const ChatOptions& options = {}) {
   return detail::ChatWriter(messages, options).write();
 }
+#if defined(MLLAMA_ELSEWHERE)
+extern template std::string render_chat<>(std::span<const Message>, const ChatOptions&);
+#endif
 
 }  // namespace mllama

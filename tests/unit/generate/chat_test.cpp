@@ -6,6 +6,8 @@
 #include <vector>
 
 #include <mllama/generate/chat.hpp>
+#include <mllama/models/mllama/adapted.hpp>
+#include <mllama/models/mllama/llama.hpp>
 
 #include "tiny_folder.hpp"
 
@@ -191,4 +193,52 @@ TEST_CASE("a text model alone chats about text") {
   CHECK(message<input_error>([&] { chat.user(gradient(9, 9, 1), "What is in this picture?"); }) ==
         "images: expected none, found at least one: this folder has no vision model, only the language model");
   CHECK(chat.messages().size() == 4);
+}
+
+namespace {
+
+struct TinyLlamaText : LlamaConfig {
+  static constexpr int vocab = 514, hidden = 24, inner = 40, heads = 4, kv_heads = 2, layers = 3;
+};
+struct TinyLlama : Llama<TinyLlamaText> {
+  static constexpr std::string_view name = "tiny-llama";
+};
+
+/// As LlamaForCausalLM is saved, with the embedding as its head.
+class LlamaFolder : public TinyFolder {
+ public:
+  LlamaFolder() : TinyFolder(seed) {
+    write("config.json",
+          R"({"model_type": "llama", "vocab_size": 514, "hidden_size": 24, "intermediate_size": 40, "num_attention_heads": 4,
+              "num_key_value_heads": 2, "num_hidden_layers": 3, "max_position_embeddings": 200, "tie_word_embeddings": true,
+              "rms_norm_eps": 1e-05, "rope_theta": 500000.0,
+              "rope_scaling": {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+                               "original_max_position_embeddings": 8192}})");
+    std::filesystem::remove(*this / "preprocessor_config.json");
+    std::vector<SavedTensor> tensors = saved_tensors(*llama.model);
+    std::erase_if(tensors, [](const SavedTensor& tensor) { return tensor.name == "lm_head.weight"; });
+    save(*this / "model.safetensors", tensors);
+  }
+
+  RandomModel<TinyLlama> llama = random_weights<TinyLlama>(seed);
+};
+
+}  // namespace
+
+TEST_CASE("a folder of Llama is talked to as any other, with adapters or without, and has no eyes") {
+  const LlamaFolder folder;
+  std::string answer;
+  const auto talk = [&]<class Model>(std::type_identity<Model>) {
+    const auto model = load<Model>(folder.path());
+    Context ctx(1);
+    Chat chat{model, ctx, {.sampling = SamplingSettings{}, .max_new_tokens = 12}};
+    chat.user("What is this?");
+    answer = chat.answer();
+    CHECK_THROWS_AS(chat.user(gradient(40, 20, 1), "And this?"), error);
+  };
+  with_model_of(folder.path(), Models<TinyLlama>{}, talk);
+  const std::string plain = std::exchange(answer, {});
+  CHECK_FALSE(plain.empty());
+  with_model_of(folder.path(), AdaptedModels<Models<TinyLlama>>{}, talk);
+  CHECK(answer == plain);
 }

@@ -38,7 +38,8 @@ struct SavedTensor {
   std::vector<float> values;
 };
 
-inline std::vector<SavedTensor> saved_tensors(const Tiny& model) {
+template <class Model>
+std::vector<SavedTensor> saved_tensors(const Model& model) {
   std::vector<SavedTensor> tensors;
   mllama::for_each_parameter(model, [&](const std::string& key, const auto& parameter) {
     using P = std::remove_cvref_t<decltype(parameter)>;

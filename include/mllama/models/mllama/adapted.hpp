@@ -45,7 +45,7 @@ struct AdaptedText : C {
 /// Keys, print-out and numbers are those of `Model` as long as no adapter is added.
 /// Costs:  a pointer per linear, and a comparison with null per product
 template <class Model>
-struct Adapted : Mllama<AdaptedVision<typename Model::Vision>, AdaptedText<typename Model::Text>> {
+struct Adapted : Model::template with<AdaptedVision<typename Model::Vision>, AdaptedText<typename Model::Text>> {
   static constexpr Numerics numerics = Model::numerics;
   static constexpr std::string_view name = [] {
     if constexpr (requires { Model::name; }) {

@@ -29,6 +29,8 @@ struct NoVision : VisionConfig {
 template <class TextC>
 struct Llama : Mllama<NoVision, TextC> {
   static constexpr std::string_view class_name = "LlamaForCausalLM";
+  template <class, class OtherText>
+  using with = Llama<OtherText>;
 
   static constexpr void visit(auto& self, auto&& member) { decltype(self.language_model)::visit(self.language_model, member); }
 };

@@ -48,6 +48,9 @@ struct Mllama {
   using Vision = VisionC;
   using Text = TextC;
   static constexpr Numerics numerics = Profile::numerics;
+  /// The same model of other configurations.
+  template <class OtherVision, class OtherText>
+  using with = Mllama<OtherVision, OtherText, Profile>;
 
   using VisionPart = typename Vision::template model<Vision>;
   using ProjectorPart = typename Vision::template projector<Vision, Text>;

@@ -240,7 +240,6 @@ template <class Model>
 [[nodiscard]] constexpr Plan<Model> plan(const Workload& work, const PlanPolicy& policy = {}) {
   using Vision = typename Model::Vision;
   using Text = typename Model::Text;
-  using Shape = TextShape<Text>;
   constexpr typename Model::VisionPart vision{};
   constexpr TextModel<Text> text{};
   Plan<Model> costs;
@@ -276,7 +275,7 @@ template <class Model>
     pairs -= beyond * (beyond + 1) / 2;
   }
   std::size_t computed_self = 0, computed_cross = 0;
-  for (std::size_t i = 0; i < Shape::depth; ++i) ++(Shape::schedule[i].cross ? computed_cross : computed_self);
+  for (std::size_t i = 0; i < TextShape<Text>::depth; ++i) ++(TextShape<Text>::schedule[i].cross ? computed_cross : computed_self);
   // Operations of the layers that are computed, bytes of all.
   const auto layers = [&](const auto& list, std::size_t computed, const detail::PlannedRows& of_layer, std::size_t caches) {
     Cost all = detail::cost_of(list, policy.storage, of_layer);
