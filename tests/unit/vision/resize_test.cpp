@@ -63,12 +63,13 @@ TEST_CASE("resize weights are those of the definition, whatever the compiler fus
     CAPTURE(from);
     CAPTURE(to);
     const mllama::detail::BilinearFilter filter(from, to);
-    REQUIRE(filter.windows.size() == to);
+    REQUIRE(filter.first.size() == to);
     bool equal = true;
     for (std::size_t i = 0; i < to; ++i) {
       std::vector<std::int32_t> found(from);
-      std::size_t x = filter.windows[i].first;
-      for (const std::int32_t weight : filter.of(filter.windows[i])) found[x++] = weight;
+      std::size_t x = filter.first[i];
+      REQUIRE(x + filter.taps <= from);
+      for (const std::int32_t weight : filter.weights_of(i)) found[x++] = weight;
       equal = equal && found == weights_by_definition(from, to, i);
     }
     CHECK(equal);
@@ -89,9 +90,15 @@ TEST_CASE("resize leaves a picture of the right size and a picture of one colour
 }
 
 TEST_CASE("the two passes do the same along the two sides") {
-  const Image picture = noise(57, 1, 2);
-  CHECK(resize_bilinear(transposed(picture), 23, 1) == transposed(resize_bilinear(picture, 1, 23)));
-  CHECK(resize_bilinear(transposed(picture), 90, 1) == transposed(resize_bilinear(picture, 1, 90)));
+  // One of them works on pairs of pixels where the processor can.
+  for (std::size_t from = 1; from <= 67; ++from) {
+    const Image picture = noise(from, 2, static_cast<std::uint32_t>(from));
+    for (std::size_t to = 1; to <= 90; to += 1 + to / 8) {
+      CAPTURE(from);
+      CAPTURE(to);
+      CHECK(resize_bilinear(transposed(picture), to, 2) == transposed(resize_bilinear(picture, 2, to)));
+    }
+  }
 }
 
 TEST_CASE("the order of the passes follows the release of Pillow") {
