@@ -40,9 +40,9 @@ template <class Model>
     wanted = cross ? "layers, cross-attention" : "layers, self-attention";
   }
   for (std::size_t i = 0; i < plan.modules.size(); ++i) {
-    const ModuleCost& module = plan.modules[i];
-    if (module.name == wanted) return i;
-    if (in(module.parent == "vision_model" ? concat("vision_model.", module.name) : std::string(module.name))) return i;
+    const ModuleCost& part = plan.modules[i];
+    if (part.name == wanted) return i;
+    if (in(part.parent == "vision_model" ? concat("vision_model.", part.name) : std::string(part.name))) return i;
   }
   return plan.modules.size();
 }
@@ -97,8 +97,8 @@ template <class Model, class Ctx>
   const Storage storage = storage_of(files);
   Plan<Model> found = plan<Model>(work, {storage, keys}, ctx);
   const Plan<Model> typical = found;
-  for (ModuleCost& module : found.modules)
-    module.cost.weights = module.cost.widened = module.cost.tensors = module.cost.parameters = 0;
+  for (ModuleCost& part : found.modules)
+    part.cost.weights = part.cost.widened = part.cost.tensors = part.cost.parameters = 0;
   for (const ModelTensor& tensor : files.tensors()) {
     const std::size_t line = detail::line_of(found, tensor.name);
     if (line < found.modules.size()) found.modules[line].cost.weights += tensor.bytes();
@@ -108,10 +108,10 @@ template <class Model, class Ctx>
     using P = std::remove_cvref_t<decltype(parameter)>;
     const ModelTensor* const tensor = files.find(key);
     if (tensor == nullptr) return;
-    ModuleCost& module = found.modules[detail::line_of(found, key)];
-    module.cost.tensors += 1;
-    module.cost.parameters += P::size;
-    module.cost.widened += detail::copied_bytes<typename P::format>(*tensor);
+    ModuleCost& part = found.modules[detail::line_of(found, key)];
+    part.cost.tensors += 1;
+    part.cost.parameters += P::size;
+    part.cost.widened += detail::copied_bytes<typename P::format>(*tensor);
   });
   for (std::size_t i = 0; i < found.modules.size(); ++i) {
     const Cost& type = typical.modules[i].cost;
