@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
-# The target `docs`: docs/html/index.html in the build folder, from the doc comments of all headers, with README.md as its first page. What
-# doxygen does not understand is an error. Needs doxygen; without it there is no such target.
+# The target `docs`: docs/html/index.html in the build folder, from the doc comments of all headers, with README.md as its first page, and
+# the tour. What doxygen does not understand is an error. Needs doxygen; without it there is no such target.
 find_package(Doxygen QUIET)
 if(DOXYGEN_FOUND)
   set(DOXYGEN_OUTPUT_DIRECTORY "${PROJECT_BINARY_DIR}/docs")
@@ -15,6 +15,6 @@ if(DOXYGEN_FOUND)
   set(DOXYGEN_GENERATE_LATEX NO)
   set(DOXYGEN_QUIET YES)
   set(DOXYGEN_WARN_AS_ERROR FAIL_ON_WARNINGS)  # after all of them have been printed
-  doxygen_add_docs(docs "${PROJECT_SOURCE_DIR}/include" "${PROJECT_SOURCE_DIR}/README.md"
+  doxygen_add_docs(docs "${PROJECT_SOURCE_DIR}/include" "${PROJECT_SOURCE_DIR}/README.md" "${PROJECT_SOURCE_DIR}/examples/README.md"
     COMMENT "Documentation: ${DOXYGEN_OUTPUT_DIRECTORY}/html/index.html")
 endif()

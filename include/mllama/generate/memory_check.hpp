@@ -97,8 +97,7 @@ template <class Model, class Ctx>
   const Storage storage = storage_of(files);
   Plan<Model> found = plan<Model>(work, {storage, keys}, ctx);
   const Plan<Model> typical = found;
-  for (ModuleCost& part : found.modules)
-    part.cost.weights = part.cost.widened = part.cost.tensors = part.cost.parameters = 0;
+  for (ModuleCost& part : found.modules) part.cost.weights = part.cost.widened = part.cost.tensors = part.cost.parameters = 0;
   for (const ModelTensor& tensor : files.tensors()) {
     const std::size_t line = detail::line_of(found, tensor.name);
     if (line < found.modules.size()) found.modules[line].cost.weights += tensor.bytes();
