@@ -67,12 +67,29 @@ namespace neon_dot {
 }  // namespace neon_dot
 #endif
 
+/// Of the products of matrix registers.
+template <class Isa>
+double matrices(const Operands&) {
+  constexpr std::size_t rounds = 20000, products = 4, of_one = 2 * 16 * 16 * 32;
+  typename Isa::Matrices registers;
+  [&]<int... i>(std::integer_sequence<int, i...>) { (registers.template zero<i>(), ...); }(std::make_integer_sequence<int, 8>{});
+  const Stopwatch watch;
+  for (std::size_t i = 0; i < rounds; ++i) {
+    registers.template multiply_add<0, 4, 6>();
+    registers.template multiply_add<1, 4, 7>();
+    registers.template multiply_add<2, 5, 6>();
+    registers.template multiply_add<3, 5, 7>();
+  }
+  return static_cast<double>(rounds * products * of_one) / watch.seconds();
+}
+
 }  // namespace peak
 
 /// Of all threads of a context together.
 struct Limits {
   double read = 0;  ///< bytes a second, from memory
-  /// Operations a second: float32, products of 16 and of 8 bits, and of bfloat16, in float32 where there are none. 0: no such bodies.
+  /// Operations a second: float32, products of 16 and of 8 bits, and of bfloat16, in float32 where there are none. 0: no such bodies. With
+  /// matrix registers, as many products of bfloat16 as that takes count as one: six, three and one.
   double floats = 0, words = 0, bytes = 0, bfloats = 0;
 
   [[nodiscard]] double operations(mllama::Precision precision) const noexcept {
@@ -166,6 +183,11 @@ template <class Ctx>
       break;
     case mllama::InstructionSet::avx512_bf16:
       detail::measure_peaks<peak::avx512_bf16::Peak<isa::Avx512Bf16>, true>(ctx, limits);
+      break;
+    case mllama::InstructionSet::avx512_amx:
+      limits.bytes = limits.bfloats = detail::rate_of_all(ctx, peak::matrices<isa::Avx512Amx>);
+      limits.words = limits.bfloats / 3;
+      limits.floats = limits.bfloats / 6;
       break;
 #endif
 #if MLLAMA_HAS_NEON_BODIES

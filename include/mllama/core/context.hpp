@@ -45,6 +45,9 @@ struct avx512_vnni : avx512 {
 struct avx512_bf16 : avx512_vnni {
   static constexpr InstructionSet instruction_set = InstructionSet::avx512_bf16;
 };
+struct avx512_amx : avx512_bf16 {
+  static constexpr InstructionSet instruction_set = InstructionSet::avx512_amx;
+};
 struct neon : generic {
   static constexpr std::string_view name = "neon";
 };
@@ -67,7 +70,9 @@ inline constexpr bool is_pinned<at_least<Base>> = std::same_as<Base, generic>;
 #if defined(__CUDACC__)
 using native = at_least<generic>;
 #elif defined(__AVX512BW__) && defined(__AVX512VL__) && defined(__AVX512DQ__) && defined(__AVX512CD__)
-#if defined(MLLAMA_NATIVE) && defined(__AVX512VNNI__) && defined(__AVX512BF16__)
+#if defined(MLLAMA_NATIVE) && defined(__AVX512VNNI__) && defined(__AVX512BF16__) && defined(__AMX_TILE__) && defined(__AMX_BF16__)
+using native = avx512_amx;
+#elif defined(MLLAMA_NATIVE) && defined(__AVX512VNNI__) && defined(__AVX512BF16__)
 using native = avx512_bf16;
 #elif defined(MLLAMA_NATIVE) && defined(__AVX512VNNI__)
 using native = avx512_vnni;

@@ -12,6 +12,10 @@
 
 #if defined(__x86_64__)
 #include <cpuid.h>
+#if defined(__linux__)
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
 #elif defined(__aarch64__) && defined(__linux__)
 #include <sys/auxv.h>
 #endif
@@ -29,13 +33,14 @@ enum class InstructionSet : unsigned char {
   avx512,       ///< F, BW, CD, DQ, VL
   avx512_vnni,  ///< the same with dot products of integers
   avx512_bf16,  ///< the same with dot products of bfloat16
+  avx512_amx,   ///< the same with products of tiles of bfloat16
   neon_dot,     ///< NEON with dot products of bytes
 };
 
 namespace detail {
 /// Their names in print and in the environment, in the order of the enumerators.
-inline constexpr std::array<std::string_view, 7> instruction_set_names{"generic",    "avx2",       "avxvnni", "avx512",
-                                                                       "avx512vnni", "avx512bf16", "neondot"};
+inline constexpr std::array<std::string_view, 8> instruction_set_names{"generic",    "avx2",       "avxvnni",   "avx512",
+                                                                       "avx512vnni", "avx512bf16", "avx512amx", "neondot"};
 
 #if defined(__x86_64__)
 struct CpuLeaf {
@@ -49,6 +54,17 @@ struct CpuLeaf {
     if ((word >> bit & 1U) == 0) return false;
   }
   return true;
+}
+
+/// Linux saves tiles of a process that has asked for them once, before a thread touches one. It says no where a thread has an
+/// alternate signal stack that their 8 KiB would not fit.
+[[nodiscard]] inline bool may_use_tiles() {
+#if defined(__linux__)
+  constexpr long ask = 0x1023, tiles = 18;  // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
+  return syscall(SYS_arch_prctl, ask, tiles) == 0;
+#else
+  return false;
+#endif
 }
 
 [[nodiscard]] inline bool processor_has(InstructionSet set) {
@@ -66,7 +82,9 @@ struct CpuLeaf {
     default:  // F, DQ, CD, BW, VL, and the registers that they need
       return has_bits(saved, {5, 6, 7}) && has_bits(extended.ebx, {16, 17, 28, 30, 31}) &&
              (set == InstructionSet::avx512 || has_bits(extended.ecx, {11})) &&
-             (set != InstructionSet::avx512_bf16 || has_bits(more.eax, {5}));
+             (set == InstructionSet::avx512 || set == InstructionSet::avx512_vnni || has_bits(more.eax, {5})) &&
+             (set != InstructionSet::avx512_amx ||
+              (has_bits(saved, {17, 18}) && has_bits(extended.edx, {22, 24}) && may_use_tiles()));
   }
 }
 #elif defined(__aarch64__) && defined(__linux__)

@@ -229,6 +229,7 @@ TEST_CASE("a tag pins bodies, whatever the environment says") {
   check(arch::avx512{});
   check(arch::avx512_vnni{});
   check(arch::avx512_bf16{});
+  check(arch::avx512_amx{});
   check(arch::neon{});
   check(arch::neon_dot{});
 }

@@ -11,9 +11,10 @@ namespace mllama::kernels {
 
 namespace detail {
 
-/// The body of an instruction set, or null. Not inline, so that it can be compiled elsewhere.
+/// The body of an instruction set for an arithmetic of products, or null. Not inline, so that it can be compiled elsewhere.
 template <class Arch>
-[[nodiscard]] const isa::AttentionBody* attention_body_of([[maybe_unused]] InstructionSet set) {
+[[nodiscard]] const isa::AttentionBody* attention_body_of([[maybe_unused]] InstructionSet set,
+                                                          [[maybe_unused]] Precision precision) {
   // Only what may be chosen is compiled.
   [[maybe_unused]] constexpr auto chosen = [](auto... sets) {
     return !arch::is_pinned<Arch> || ((Arch::instruction_set == sets) || ...);
@@ -21,6 +22,19 @@ template <class Arch>
 #if MLLAMA_HAS_X86_BODIES
   if constexpr (chosen(InstructionSet::avx2, InstructionSet::avx_vnni)) {
     if (set == InstructionSet::avx2 || set == InstructionSet::avx_vnni) return &isa::avx2::attention_body<isa::Avx2>;
+  }
+  if constexpr (chosen(InstructionSet::avx512_amx)) {
+    using Isa = isa::Avx512Amx;
+    if (set == InstructionSet::avx512_amx) {
+      switch (precision) {
+        case Precision::f32:
+          return &isa::avx512_amx::matrix_attention_body<Isa, 3>;
+        case Precision::int16:
+          return &isa::avx512_amx::matrix_attention_body<Isa, 2>;
+        default:
+          return &isa::avx512_amx::matrix_attention_body<Isa, 1>;
+      }
+    }
   }
   if constexpr (chosen(InstructionSet::avx512, InstructionSet::avx512_vnni, InstructionSet::avx512_bf16)) {
     if (set == InstructionSet::avx512 || set == InstructionSet::avx512_vnni || set == InstructionSet::avx512_bf16) {
@@ -40,8 +54,21 @@ template <class Arch>
 }
 
 #if defined(MLLAMA_ELSEWHERE)
-extern template const isa::AttentionBody* attention_body_of<arch::native>(InstructionSet);
+extern template const isa::AttentionBody* attention_body_of<arch::native>(InstructionSet, Precision);
 #endif
+
+/// The arithmetic of products, as far as attention goes with it.
+template <class Compute, class Ctx>
+[[nodiscard]] Precision precision_of([[maybe_unused]] const Ctx& ctx) {
+  if constexpr (std::same_as<Compute, AnyPrecision>) {
+    return ctx.precision();
+  } else {
+    return std::same_as<Compute, Int16>  ? Precision::int16
+           : std::same_as<Compute, BF16> ? Precision::bf16
+           : std::same_as<Compute, Int8> ? Precision::int8
+                                         : Precision::f32;
+  }
+}
 
 }  // namespace detail
 
@@ -51,7 +78,8 @@ extern template const isa::AttentionBody* attention_body_of<arch::native>(Instru
 template <class Arch, class Compute, class Ctx>
 void attention_body(cpu<Arch, Compute>, Ctx& ctx, const Heads& heads, Matrix<const float> q, std::span<const KeyBlock> blocks,
                     const Visibility& visible, Matrix<float> out) {
-  if (const isa::AttentionBody* const body = detail::attention_body_of<Arch>(ctx.instruction_set())) {
+  if (const isa::AttentionBody* const body =
+          detail::attention_body_of<Arch>(ctx.instruction_set(), detail::precision_of<Compute>(ctx))) {
     isa::attend(ctx, *body, heads, q, blocks, visible, out);
   } else {
     attention_body(reference{}, ctx, heads, q, blocks, visible, out);

@@ -49,6 +49,14 @@ struct AttentionTask {
   /// What scores are multiplied by.
   [[nodiscard]] float scale() const noexcept { return 1 / std::sqrt(static_cast<float>(heads.head_dim)); }
 
+  /// Whether the rows of the queries [first, first + count) see any of these keys.
+  [[nodiscard]] bool sees_any(std::size_t first, std::size_t count, const KeyRange& range) const noexcept {
+    for (std::size_t r = row(first); r <= row(first + count - 1); ++r) {
+      if (overlap(visible.of_row(r), {&range, 1})) return true;
+    }
+    return false;
+  }
+
   /// The end of the queries from `first` to `last` that are computed together: those that see some key in common with the first.
   [[nodiscard]] std::size_t end_of_common(std::size_t first, std::size_t last) const noexcept {
     const auto set = visible.of_row(row(first));
@@ -62,9 +70,10 @@ struct AttentionTask {
 
   /// The first tile of keys at or after (block, key) of which any of the rows sees something: its visible part. Empty: there is
   /// none.
+  template <std::uint32_t tile = tile_keys>
   [[nodiscard]] KeyRange next_keys(std::size_t first_row, std::size_t last_row, std::uint32_t block,
                                    std::uint32_t key) const noexcept {
-    constexpr std::uint32_t tile = tile_keys, none = std::numeric_limits<std::uint32_t>::max();
+    constexpr std::uint32_t none = std::numeric_limits<std::uint32_t>::max();
     KeyRange found{none, none, none};
     const auto each = [&](auto&& use) {
       for (std::size_t r = first_row; r <= last_row; ++r) {
@@ -89,30 +98,30 @@ struct AttentionTask {
   }
 };
 
-/// Removes the scores of what a row does not see of the keys of a tile: those of its queries are lanes [begin, end) of a row of
-/// scores for each key.
-inline void hide(const KeyRange& tile, std::span<const KeyRange> seen, std::size_t begin, std::size_t end, std::size_t stride,
-                 float* scores) {
+/// Calls `hide(i)` for each key `i` of a tile that a row does not see.
+template <class Hide>
+void each_hidden(const KeyRange& tile, std::span<const KeyRange> seen, Hide&& hide) {
   const bool all = std::any_of(seen.begin(), seen.end(), [&](const KeyRange& part) {
     return part.block == tile.block && part.begin <= tile.begin && part.end >= tile.end;
   });
   if (all) return;
-  for (std::uint32_t key = tile.begin; key < tile.end; ++key, scores += stride) {
+  for (std::uint32_t key = tile.begin; key < tile.end; ++key) {
     const bool is_seen = std::any_of(seen.begin(), seen.end(), [&](const KeyRange& part) {
       return part.block == tile.block && part.begin <= key && key < part.end;
     });
-    if (!is_seen) std::fill(scores + begin, scores + end, -std::numeric_limits<float>::infinity());
+    if (!is_seen) hide(std::size_t{key - tile.begin});
   }
 }
 
-/// Asks for rows of some heads, which are short pieces far apart that processors do not foresee.
+/// Asks for rows of some heads, which are short pieces far apart that processors do not foresee: to the cache of that level, or a higher one.
+template <int level = 1>
 inline void prefetch_rows(const KeyRows& of, const KeyShape& shape, std::size_t head, std::size_t heads, std::size_t first,
                           std::size_t rows) {
   constexpr std::size_t line = 64;
   const std::size_t width = element_bytes(of.format), stride = shape.width() * width, bytes = heads * shape.dim * width;
   const std::byte* row = of.as<std::byte>() + first * stride + head * shape.dim * width;
   for (std::size_t r = 0; r < rows; ++r, row += stride) {
-    for (std::size_t i = 0; i < bytes; i += line) __builtin_prefetch(row + i);
+    for (std::size_t i = 0; i < bytes; i += line) __builtin_prefetch(row + i, 0, 4 - level);
   }
 }
 

@@ -6,6 +6,7 @@
 #include <mllama/kernels/isa/operands.hpp>
 #include <mllama/kernels/matmul.hpp>
 #include <mllama/kernels/neon/neon_dot.hpp>
+#include <mllama/kernels/x86/amx.hpp>
 #include <mllama/kernels/x86/avx2.hpp>
 #include <mllama/kernels/x86/avx512.hpp>
 #include <mllama/kernels/x86/avx_vnni.hpp>
@@ -18,9 +19,10 @@ namespace detail {
 template <class Arch, class Compute, class F>
 isa::Operand operand_of([[maybe_unused]] InstructionSet set, [[maybe_unused]] const Weights<F>& w,
                         [[maybe_unused]] std::size_t rows) {
-  // Only what may be chosen is compiled. Dot products of integers make a difference to integers only, those of bfloat16 to it.
-  [[maybe_unused]] constexpr auto chosen = [](InstructionSet one) {
-    return !arch::is_pinned<Arch> || Arch::instruction_set == one;
+  // Only what may be chosen is compiled. Dot products of integers make a difference to integers only, those of bfloat16 to it, and
+  // matrix registers to many rows.
+  [[maybe_unused]] constexpr auto chosen = [](auto... sets) {
+    return !arch::is_pinned<Arch> || ((Arch::instruction_set == sets) || ...);
   };
   [[maybe_unused]] constexpr bool rounds = std::same_as<Compute, BF16>;
   [[maybe_unused]] constexpr bool integers = !std::same_as<Compute, F32> && !rounds && !DenseFormat<F>;
@@ -36,19 +38,25 @@ isa::Operand operand_of([[maybe_unused]] InstructionSet set, [[maybe_unused]] co
         return isa::avx2::operand<isa::Avx2, Compute>(w, rows);
       }
       break;
+    case InstructionSet::avx512_amx:
+      if constexpr (chosen(InstructionSet::avx512_amx)) {
+        const isa::Operand of_matrices = isa::avx512_amx::matrix_operand<isa::Avx512Amx, Compute>(w, rows);
+        if (of_matrices.body != nullptr) return of_matrices;
+      }
+      [[fallthrough]];
     case InstructionSet::avx512_bf16:
-      if constexpr (chosen(InstructionSet::avx512_bf16) && rounds) {
+      if constexpr (chosen(InstructionSet::avx512_bf16, InstructionSet::avx512_amx) && rounds) {
         return isa::avx512_bf16::operand<isa::Avx512Bf16, Compute>(w, rows);
       }
       [[fallthrough]];
     case InstructionSet::avx512_vnni:
-      if constexpr ((chosen(InstructionSet::avx512_vnni) || chosen(InstructionSet::avx512_bf16)) && integers) {
+      if constexpr (chosen(InstructionSet::avx512_vnni, InstructionSet::avx512_bf16, InstructionSet::avx512_amx) && integers) {
         return isa::avx512_vnni::operand<isa::Avx512Vnni, Compute>(w, rows);
       }
       [[fallthrough]];
     case InstructionSet::avx512:
-      if constexpr (chosen(InstructionSet::avx512) ||
-                    ((chosen(InstructionSet::avx512_vnni) || (chosen(InstructionSet::avx512_bf16) && !rounds)) && !integers)) {
+      if constexpr (chosen(InstructionSet::avx512) || (chosen(InstructionSet::avx512_vnni) && !integers) ||
+                    (chosen(InstructionSet::avx512_bf16, InstructionSet::avx512_amx) && !integers && !rounds)) {
         return isa::avx512::operand<isa::Avx512, Compute>(w, rows);
       }
       break;

@@ -113,6 +113,8 @@ struct NumberMatrix {
   const float* scales = nullptr;             ///< of rows, where numbers are 8-bit codes
   /// `count` numbers, a multiple of a slot, to bfloat16; null if that is what they are.
   void (*round)(const std::byte* from, std::size_t count, BF16::stored* to) = nullptr;
+  /// The same to float32, not scaled.
+  void (*decode)(const std::byte* from, std::size_t count, float* to) = nullptr;
 };
 
 /// Rows of activations as a body reads them: in the workspace, or, floats in their own order, where they are.
@@ -162,6 +164,13 @@ struct Body {
   /// Rows [begin, end) of W.
   void (*multiply)(const void* source, const Activations& x, std::size_t rows, std::size_t begin, std::size_t end, float* scratch,
                    const Output& output);
+  /// Rows of activations that are prepared side by side, in pieces of a cache line.
+  std::size_t rows_together = 1;
+
+  [[nodiscard]] std::size_t offset(std::size_t row, std::size_t stride) const {
+    constexpr std::size_t line = 64;
+    return row / rows_together * rows_together * stride + row % rows_together * line;
+  }
 };
 
 /// Weights as a body takes them. Without a body, none takes matrices of their shape.
@@ -206,7 +215,7 @@ void multiply(Ctx& ctx, Matrix<const float> x, std::span<const Product> products
   const std::size_t slots = whole_lines(x.width / slot), block = std::min(x.rows, most_rows);
   // A cache line longer than a power of two, or all rows would fall into the same sets.
   const std::size_t stride = body.element_bytes == 0 ? 0 : x.width * body.element_bytes + 64;
-  auto data = ctx.template tensor<std::byte, Rows, Rows>({block, stride});
+  auto data = ctx.template tensor<std::byte, Rows, Rows>({whole(block, body.rows_together), stride});
   auto scales = ctx.template tensor<float, Rows, Rows>({body.integers ? 2 * block : 0, slots});
   auto scratch = ctx.template tensor<float, Rows, Rows>({ctx.threads().size(), whole_lines(body.scratch(slots, block))});
   scales.fill(0);
@@ -221,7 +230,7 @@ void multiply(Ctx& ctx, Matrix<const float> x, std::span<const Product> products
       ctx.parallel(rows, 32768 / x.width, [&](std::size_t begin, std::size_t end, unsigned) {
         for (std::size_t r = begin; r < end; ++r) {
           float* const of_row = scales.data() + r * slots;
-          body.prepare(x[row + r], x.width, data.data() + r * stride, of_row, of_row + block * slots);
+          body.prepare(x[row + r], x.width, data.data() + body.offset(r, stride), of_row, of_row + block * slots);
         }
       });
     }

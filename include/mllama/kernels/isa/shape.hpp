@@ -58,11 +58,12 @@ struct Shifted {
 
 /// The first factors of products of bytes lie between `lowest` and `highest`. Products of words are added to those of their
 /// neighbours, or else of the other half of the vector. `bfloats`: words may be bfloat16, whose products are added in float32.
+/// `has_matrices`: beside its vectors it has *matrix registers*, of 16 rows of a vector: see matrices.inc.
 struct Avx2Shape {
   static constexpr std::string_view name = "avx2";
   static constexpr std::size_t bytes = 32, registers = 16;
   static constexpr int lowest = 0, highest = 127;  // two products are added in 16 bits
-  static constexpr bool neighbours = true, bfloats = false;
+  static constexpr bool neighbours = true, bfloats = false, has_matrices = false;
   static constexpr std::size_t tile_rows = 4, tile_vectors = 2;
   using Order = Interleaved;
 };
@@ -75,7 +76,7 @@ struct Avx512Shape {
   static constexpr std::string_view name = "avx512";
   static constexpr std::size_t bytes = 64, registers = 32;
   static constexpr int lowest = 0, highest = 127;
-  static constexpr bool neighbours = true, bfloats = false;
+  static constexpr bool neighbours = true, bfloats = false, has_matrices = false;
   static constexpr std::size_t tile_rows = 8, tile_vectors = 3;
   using Order = Shifted;
 };
@@ -87,11 +88,15 @@ struct Avx512Bf16Shape : Avx512VnniShape {
   static constexpr std::string_view name = "avx512bf16";
   static constexpr bool bfloats = true;
 };
+struct Avx512AmxShape : Avx512Bf16Shape {
+  static constexpr std::string_view name = "avx512amx";
+  static constexpr bool has_matrices = true;
+};
 struct NeonDotShape {
   static constexpr std::string_view name = "neondot";
   static constexpr std::size_t bytes = 16, registers = 32;
   static constexpr int lowest = -127, highest = 127;
-  static constexpr bool neighbours = false, bfloats = false;
+  static constexpr bool neighbours = false, bfloats = false, has_matrices = false;
   static constexpr std::size_t tile_rows = 6, tile_vectors = 4;
   using Order = Interleaved;
 };

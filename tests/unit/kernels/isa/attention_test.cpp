@@ -26,6 +26,13 @@
 #define MLLAMA_TARGET
 namespace mllama::kernels::isa::emulated {
 #include <mllama/kernels/isa/attention.inc>
+
+inline constexpr std::size_t most_few_rows = 8;
+template <class Isa>
+void slot_scales(const FourBitMatrix&, std::size_t, float, float*) {}
+#include <mllama/kernels/isa/matrices.inc>
+// Needs the bodies above.
+#include <mllama/kernels/isa/attention_matrices.inc>
 }  // namespace mllama::kernels::isa::emulated
 #undef MLLAMA_TARGET
 
@@ -128,6 +135,95 @@ TYPE_TO_STRING(kernels::isa::Avx2Shape);
 TYPE_TO_STRING(kernels::isa::Avx512Shape);
 TYPE_TO_STRING(kernels::isa::NeonDotShape);
 
+/// The body of an instruction set with matrix registers, for factors of so many terms.
+template <std::size_t terms>
+constexpr const AttentionBody& emulated_matrices =
+    kernels::isa::emulated::matrix_attention_body<Emulated<kernels::isa::Avx512AmxShape>, terms>;
+
+/// Calls `check(heads, q, blocks, sets)` with what bodies for matrix registers do differently: tails of 16 and 32 queries, elements and
+/// keys, tiles of keys, blocks of queries, several blocks of keys, rows that see nothing of some tiles or nothing at all.
+template <class Check>
+void each_matrix_case(const Check& check) {
+  Random random(4);
+  const auto of = [&](const Heads& heads, std::size_t rows, std::initializer_list<std::size_t> counts, const Sets& sets) {
+    CAPTURE(heads.heads);
+    CAPTURE(heads.head_dim);
+    CAPTURE(rows);
+    std::vector<Block> blocks;
+    std::vector<KeyBlock> views;
+    for (const std::size_t count : counts) blocks.emplace_back(random, heads, count);
+    for (std::size_t b = 0; b < blocks.size(); ++b) {
+      views.push_back({blocks[b].keys.data(), blocks[b].values.data(), std::data(counts)[b]});
+    }
+    check(heads, Grid(random, rows, heads.heads * heads.head_dim, 1), views, sets);
+  };
+  of({1, 1, 8}, 2, {3}, all(2, 3));
+  of({2, 1, 80}, 17, {40}, causal(17, 23));
+  of({6, 2, 33}, 11, {31}, all(11, 31));
+  of({1, 1, 16}, 49, {300}, causal(49, 251));
+  of({4, 1, 16}, 130, {33}, all(130, 33));  // more queries than share a tile
+  Sets sets;
+  sets.add_row({{0, 250, 262}, {1, 0, 5}});
+  sets.add_row({{1, 3, 20}});
+  for (std::uint32_t row = 0; row < 31; ++row) sets.add_row({{0, row, row + 1}, {0, 256, 256 + row}, {1, 0, row % 3}});
+  sets.add_row({});
+  of({1, 1, 20}, 34, {290, 20}, sets);
+}
+
+template <std::size_t terms>
+void check_matrices(double tolerance) {
+  each_matrix_case([&](const Heads& heads, const Grid& q, const std::vector<KeyBlock>& blocks, const Sets& sets) {
+    const auto found = attend(&emulated_matrices<terms>, heads, q, blocks, sets);
+    CHECK(relative_error(found, attend(nullptr, heads, q, blocks, sets)) <= tolerance);
+    CHECK(same_bits(found, attend(&emulated_matrices<terms>, heads, q, blocks, sets, 3)));
+  });
+}
+
+#if MLLAMA_HAS_X86_BODIES
+/// The processor's own against it.
+template <std::size_t terms>
+void compare_matrix_bits() {
+  if (!available(InstructionSet::avx512_amx)) {
+    MESSAGE("skipped: this processor has no ", std::string(name_of(InstructionSet::avx512_amx)));
+    return;
+  }
+  each_matrix_case([&](const Heads& heads, const Grid& q, const std::vector<KeyBlock>& blocks, const Sets& sets) {
+    const auto found =
+        attend(&kernels::isa::avx512_amx::matrix_attention_body<kernels::isa::Avx512Amx, terms>, heads, q, blocks, sets);
+    CHECK(same_bits(found, attend(&emulated_matrices<terms>, heads, q, blocks, sets)));
+  });
+}
+#endif
+
+TEST_CASE("attention of matrix registers is the reference's, as far as its factors have terms") {
+  SUBCASE("three") { check_matrices<3>(attention_tolerance); }
+  SUBCASE("two") { check_matrices<2>(3e-5); }
+  SUBCASE("one") { check_matrices<1>(1.5e-2); }
+}
+
+TEST_CASE("rows of matrix registers do not depend on the others, and hold what is not finite") {
+  Random random(5);
+  const Heads heads{2, 1, 24};
+  const Block block(random, heads, 90);
+  const std::vector<KeyBlock> blocks{{block.keys.data(), block.values.data(), 90}};
+  Grid q(random, 20, 48);
+  q.matrix()[7][30] = std::numeric_limits<float>::quiet_NaN();
+  q.matrix()[9][1] = std::numeric_limits<float>::infinity();
+  const auto together = attend(&emulated_matrices<3>, heads, q, blocks, all(20, 90));
+  for (std::size_t row = 0; row < 20; row += 2) {
+    Grid two(2, 48);
+    std::copy_n(q.matrix()[row], 96, two.memory().data());
+    const auto apart = attend(&emulated_matrices<3>, heads, two, blocks, all(2, 90));
+    for (std::size_t i = 0; i < 96; ++i) {
+      const bool finite = !(row == 6 && i >= 72) && !(row == 8 && i >= 48 && i < 72);
+      CAPTURE(row);
+      CAPTURE(i);
+      CHECK(std::isfinite(together[row * 48 + i]) == finite);
+      if (finite) CHECK(together[row * 48 + i] == apart[i]);
+    }
+  }
+}
+
 TEST_CASE_TEMPLATE("attention of every instruction set is the reference's, whatever the number of threads", Shape,
                    kernels::isa::Avx2Shape, kernels::isa::Avx512Shape, kernels::isa::NeonDotShape) {
   check_error(emulated<Shape>);
@@ -141,6 +237,11 @@ TEST_CASE("attention of this processor's instruction sets has the bits of their 
   SUBCASE("avx512") {
     compare_bits(InstructionSet::avx512, kernels::isa::avx512::attention_body<kernels::isa::Avx512>,
                  emulated<kernels::isa::Avx512Shape>);
+  }
+  SUBCASE("avx512amx") {
+    compare_matrix_bits<1>();
+    compare_matrix_bits<2>();
+    compare_matrix_bits<3>();
   }
 #elif MLLAMA_HAS_NEON_BODIES
   SUBCASE("neondot") {

@@ -27,6 +27,8 @@
 #define MLLAMA_TARGET
 namespace mllama::kernels::isa::emulated {
 #include <mllama/kernels/isa/bodies.inc>
+// Needs the bodies above.
+#include <mllama/kernels/isa/matrices.inc>
 }  // namespace mllama::kernels::isa::emulated
 #undef MLLAMA_TARGET
 
@@ -54,11 +56,21 @@ constexpr double tolerance<Int8> = 1.5e-2;
 template <class Shape>
 constexpr std::size_t most_in_lane = Shape::bfloats ? isa::slot : isa::emulated::chunk / (Shape::bytes / sizeof(float));
 
+template <class Shape, class Compute, class F>
+isa::Operand emulated_operand(const Weights<F>& w, std::size_t rows) {
+  if constexpr (Shape::has_matrices) {
+    if (auto of_matrices = isa::emulated::matrix_operand<Emulated<Shape>, Compute>(w, rows); of_matrices.body != nullptr) {
+      return of_matrices;
+    }
+  }
+  return isa::emulated::operand<Emulated<Shape>, Compute>(w, rows);
+}
+
 /// False if the body does not take the shape.
 template <class Shape, class Compute, class F>
 bool emulated_product(const Grid& x, const Weights<F>& w, Grid& y) {
   Context<reference> ctx(2);
-  const isa::Product product{isa::emulated::operand<Emulated<Shape>, Compute>(w, x.matrix().rows), {}, y.matrix()};
+  const isa::Product product{emulated_operand<Shape, Compute>(w, x.matrix().rows), {}, y.matrix()};
   if (product.weights.body == nullptr) return false;
   isa::multiply(ctx, x.matrix(), {&product, 1});
   return true;
@@ -84,7 +96,7 @@ void check_error(Random& random, std::size_t rows, const Weights<F>& w) {
 
 /// An instruction set of the processor against its emulation.
 template <class Arch, class Shape>
-void compare_bits(Random& random) {
+void compare_bits(Random& random, std::initializer_list<std::size_t> row_counts = {1, 2, 3, 7, 13, 24}) {
   if (!available(Arch::instruction_set)) {
     MESSAGE("skipped: this processor has no ", std::string(name_of(Arch::instruction_set)));
     return;
@@ -92,7 +104,7 @@ void compare_bits(Random& random) {
   const auto compare = [&]<class Compute>(Compute, const auto& w) {
     CAPTURE(Compute::name);
     CAPTURE(w.columns);
-    for (const std::size_t rows : std::initializer_list<std::size_t>{1, 2, 3, 7, 13, 24}) {
+    for (const std::size_t rows : row_counts) {
       CAPTURE(rows);
       const Grid x(random, rows, w.columns, 1);
       Grid found(rows, w.rows), expected(rows, w.rows);
@@ -131,6 +143,7 @@ TYPE_TO_STRING(isa::AvxVnniShape);
 TYPE_TO_STRING(isa::Avx512Shape);
 TYPE_TO_STRING(isa::Avx512VnniShape);
 TYPE_TO_STRING(isa::Avx512Bf16Shape);
+TYPE_TO_STRING(isa::Avx512AmxShape);
 TYPE_TO_STRING(isa::NeonDotShape);
 
 TEST_CASE_TEMPLATE("products of bfloat16 are those of the rounded operands, within the bound of sums in float32", Shape,
@@ -297,6 +310,92 @@ TEST_CASE_TEMPLATE("rows have the bits that they have among others; of integers,
   check_bfloats(Owned<F32>(random, 71, 1152).weights);
 }
 
+TEST_CASE("matrix registers: products of one term are those of the rounded weights, within the bound of sums in float32") {
+  Random random(8);
+  const auto check = [&](const auto& w) {
+    CAPTURE(w.columns);
+    for (const std::size_t rows : std::initializer_list<std::size_t>{9, 16, 17, 33, 49}) {
+      CAPTURE(rows);
+      Grid x(random, rows, w.columns, rows % 3);
+      const auto row = [&](std::size_t r) { return std::span(x.matrix()[r], w.columns); };
+      if (rows == 17) {  // see the case of other bodies
+        row(0)[5] = std::numeric_limits<float>::quiet_NaN();
+        row(1)[63] = -std::numeric_limits<float>::infinity();
+        row(3)[4] = 3.4e38F;
+        std::ranges::fill(row(4), -0.0F);
+        for (float& number : row(16)) number *= 1e-39F;
+      }
+      Grid found(rows, w.rows);
+      REQUIRE(emulated_product<isa::Avx512AmxShape, BF16>(x, w, found));
+      CHECK(wrong_products(x, w, found, w.columns, mllama_test::Rounded::weights) == 0);
+    }
+  };
+  check(Owned<NF4>(random, 35, 64, 64, true).weights);
+  check(Owned<NF4>(random, 300, 192, 64).weights);  // more than share activations
+  check(Owned<FP4>(random, 17, 384, 128).weights);
+  check(Owned<Int8>(random, 50, 64).weights);
+  check(Owned<BF16>(random, 16, 320).weights);
+  check(Owned<F16>(random, 3, 128).weights);
+  check(Owned<F32>(random, 47, 64).weights);
+}
+
+TEST_CASE("matrix registers: more terms are as accurate as their arithmetic") {
+  Random random(9);
+  using Shape = isa::Avx512AmxShape;
+  for (const std::size_t columns : std::initializer_list<std::size_t>{64, 576}) {
+    for (const std::size_t rows : std::initializer_list<std::size_t>{9, 23, 33}) {
+      const Owned<NF4> nf4(random, 67, columns, 64, true);
+      const Owned<FP4> fp4(random, 33, columns);
+      const Owned<Int8> int8(random, 34, columns);
+      const auto check = [&]<class Compute>(Compute) {
+        check_error<Shape, Compute>(random, rows, nf4.weights);
+        check_error<Shape, Compute>(random, rows, fp4.weights);
+        check_error<Shape, Compute>(random, rows, int8.weights);
+      };
+      check(F32{});
+      check(Int16{});
+      check(Int8{});
+      check_error<Shape, F32>(random, rows, Owned<F32>(random, 35, columns).weights);
+      check_error<Shape, Int8>(random, rows, Owned<BF16>(random, 33, columns).weights);  // as exact as in float32
+      check_error<Shape, F32>(random, rows, Owned<F16>(random, 32, columns).weights);
+    }
+  }
+}
+
+TEST_CASE("matrix registers: rows have the bits that they have among others, and hold what is not finite") {
+  Random random(10);
+  const auto check = [&]<class Compute>(Compute, const auto& w) {
+    CAPTURE(Compute::name);
+    constexpr std::size_t of = 37;
+    Grid x(random, of, w.columns), all(of, w.rows);
+    x.matrix()[1][3] = std::numeric_limits<float>::infinity();
+    x.matrix()[20][60] = std::numeric_limits<float>::quiet_NaN();
+    REQUIRE(emulated_product<isa::Avx512AmxShape, Compute>(x, w, all));
+    const auto numbers = [](const Grid& grid, std::size_t row) {
+      std::vector<float> elements(grid.matrix()[row], grid.matrix()[row] + grid.matrix().width);
+      for (float& element : elements) element = std::isfinite(element) ? element : std::numeric_limits<float>::infinity();
+      return elements;
+    };
+    for (std::size_t r = 0; r < of; ++r) {
+      const bool finite = std::ranges::all_of(numbers(all, r), [](float element) { return std::isfinite(element); });
+      CHECK(finite == (r != 1 && r != 20));
+    }
+    for (const std::size_t rows : std::initializer_list<std::size_t>{9, 16, 18, 33}) {
+      Grid some(rows, w.columns), found(rows, w.rows);
+      for (std::size_t r = 0; r < rows; ++r) std::copy_n(x.matrix()[r + 1], w.columns, some.matrix()[r]);
+      REQUIRE(emulated_product<isa::Avx512AmxShape, Compute>(some, w, found));
+      for (std::size_t r = 0; r < rows; ++r) CHECK(same_bits(numbers(found, r), numbers(all, r + 1)));
+    }
+  };
+  const Owned<NF4> nf4(random, 41, 128);
+  const Owned<Int8> int8(random, 41, 64);
+  check(F32{}, nf4.weights);
+  check(Int16{}, nf4.weights);
+  check(BF16{}, nf4.weights);
+  check(F32{}, int8.weights);
+  check(Int8{}, int8.weights);
+}
+
 TEST_CASE("products of this processor's instruction sets have the bits of their emulation") {
   Random random(4);
 #if MLLAMA_HAS_X86_BODIES
@@ -305,6 +404,7 @@ TEST_CASE("products of this processor's instruction sets have the bits of their 
   SUBCASE("avx512") { compare_bits<arch::avx512, isa::Avx512Shape>(random); }
   SUBCASE("avx512vnni") { compare_bits<arch::avx512_vnni, isa::Avx512VnniShape>(random); }
   SUBCASE("avx512bf16") { compare_bits<arch::avx512_bf16, isa::Avx512Bf16Shape>(random); }
+  SUBCASE("avx512amx") { compare_bits<arch::avx512_amx, isa::Avx512AmxShape>(random, {1, 9, 24}); }
 #elif MLLAMA_HAS_NEON_BODIES
   SUBCASE("neondot") { compare_bits<arch::neon_dot, isa::NeonDotShape>(random); }
 #else

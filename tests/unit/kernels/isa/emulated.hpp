@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <bit>
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <limits>
 
 #include <mllama/core/format.hpp>
 #include <mllama/kernels/isa/shape.hpp>
@@ -127,6 +129,65 @@ struct Emulated : Shape {
     });
   }
 
+  /// What lies in the halves of a vector, in the pairs of its lanes.
+  static Words interleaved(const Words& halves) {
+    return lanes<Words>([&](std::size_t i) { return halves.lane[i % 2 * Floats::lanes + i / 2]; });
+  }
+  static void split(mllama::BF16, const Words& words, Floats (&out)[2]) {
+    for (std::size_t i = 0; i < Words::lanes; ++i) {
+      out[i / Floats::lanes].lane[i % Floats::lanes] = mllama::BF16::decode(static_cast<std::uint16_t>(words.lane[i]));
+    }
+  }
+  static float largest(const Floats& values) { return *std::ranges::max_element(values.lane); }
+
+  /// Registers of 16 vectors.
+  class Matrices {
+   public:
+    template <int to>
+    void zero() {
+      registers_[to] = {};
+    }
+    template <int to>
+    void load(const void* from, std::size_t stride) {
+      for (std::size_t r = 0; r < rows; ++r) std::memcpy(&registers_[to][r], static_cast<const char*>(from) + r * stride, bytes);
+    }
+    template <int from>
+    void store(void* to, std::size_t stride) const {
+      for (std::size_t r = 0; r < rows; ++r) std::memcpy(static_cast<char*>(to) + r * stride, &registers_[from][r], bytes);
+    }
+    /// Products of the first numbers of pairs are added up, those of the second ones apart; then their sums, to what is there.
+    template <int sum, int a, int b>
+    void multiply_add() {
+      float first[rows][bytes / 2], second[rows][bytes / 2];
+      decode(a, first);
+      decode(b, second);
+      for (std::size_t r = 0; r < rows; ++r) {
+        for (std::size_t c = 0; c < Floats::lanes; ++c) {
+          float even = 0, odd = 0;
+          for (std::size_t k = 0; k < rows; ++k) {
+            even = no_subnormal(std::fma(first[r][2 * k], second[k][2 * c], even));
+            odd = no_subnormal(std::fma(first[r][2 * k + 1], second[k][2 * c + 1], odd));
+          }
+          std::uint32_t& bits = registers_[sum][r][c];
+          bits = std::bit_cast<std::uint32_t>(no_subnormal(no_subnormal(std::bit_cast<float>(bits)) + no_subnormal(even + odd)));
+        }
+      }
+    }
+
+   private:
+    static constexpr std::size_t rows = 16;
+    void decode(std::size_t of, float (&numbers)[rows][bytes / 2]) const {
+      for (std::size_t r = 0; r < rows; ++r) {
+        for (std::size_t word = 0; word < bytes / 2; ++word) {
+          const std::uint32_t both = registers_[of][r][word / 2];
+          numbers[r][word] = no_subnormal(mllama::BF16::decode(static_cast<std::uint16_t>(word % 2 == 0 ? both : both >> 16U)));
+        }
+      }
+    }
+
+    std::array<std::array<std::array<std::uint32_t, bytes / 4>, rows>, 8> registers_{};
+  };
+
   static Floats to_floats(const Ints& values) {
     return lanes<Floats>([&](std::size_t i) { return static_cast<float>(values.lane[i]); });
   }
@@ -165,7 +226,9 @@ struct Emulated : Shape {
   }
 
  private:
-  static float no_subnormal(float number) { return std::fpclassify(number) == FP_SUBNORMAL ? std::copysign(0.0F, number) : number; }
+  static float no_subnormal(float number) {
+    return std::abs(number) < std::numeric_limits<float>::min() ? std::copysign(0.0F, number) : number;
+  }
   template <class V>
   static V load(const void* from) {
     V out;

@@ -120,6 +120,11 @@ namespace avx512_bf16 {
 #include "operations.inc"
 #undef MLLAMA_TARGET
 }  // namespace avx512_bf16
+namespace avx512_amx {
+#define MLLAMA_TARGET MLLAMA_AVX512_BF16
+#include "operations.inc"
+#undef MLLAMA_TARGET
+}  // namespace avx512_amx
 #endif
 #if MLLAMA_HAS_NEON_BODIES
 namespace neon_dot {
@@ -161,6 +166,7 @@ TEST_CASE("each operation of an instruction set is that of its scalar emulation"
   SUBCASE("avx512") { compare<isa::Avx512Shape>(InstructionSet::avx512, avx512::operations<isa::Avx512>); }
   SUBCASE("avx512vnni") { compare<isa::Avx512VnniShape>(InstructionSet::avx512_vnni, avx512_vnni::operations<isa::Avx512Vnni>); }
   SUBCASE("avx512bf16") { compare<isa::Avx512Bf16Shape>(InstructionSet::avx512_bf16, avx512_bf16::operations<isa::Avx512Bf16>); }
+  SUBCASE("avx512amx") { compare<isa::Avx512AmxShape>(InstructionSet::avx512_amx, avx512_amx::operations<isa::Avx512Amx>); }
 #elif MLLAMA_HAS_NEON_BODIES
   SUBCASE("neondot") { compare<isa::NeonDotShape>(InstructionSet::neon_dot, neon_dot::operations<isa::NeonDot>); }
 #else
