@@ -41,9 +41,9 @@ struct Parts {
   }
 };
 
-constexpr InstructionSet all_sets[]{InstructionSet::generic, InstructionSet::avx2,        InstructionSet::avx_vnni,
-                                    InstructionSet::avx512,  InstructionSet::avx512_vnni, InstructionSet::avx512_bf16,
-                                    InstructionSet::neon_dot};
+constexpr InstructionSet all_sets[]{InstructionSet::generic,    InstructionSet::avx2,        InstructionSet::avx_vnni,
+                                    InstructionSet::avx512,     InstructionSet::avx512_vnni, InstructionSet::avx512_bf16,
+                                    InstructionSet::avx512_amx, InstructionSet::neon_dot};
 
 /// A variable of the environment, which has its value again afterwards.
 class Variable {
