@@ -146,9 +146,9 @@ inline void merge(const float* partials, std::size_t stride, std::size_t count, 
 
 /// Attention's body, for one instruction set. What drives it is compiled once for all of them.
 struct AttentionBody {
-  std::size_t lanes;  ///< queries of many rows that share a tile of keys
-  /// Floats of scratch memory for each thread.
-  std::size_t (*scratch)(const Heads& heads, bool many_rows);
+  std::size_t lanes;  ///< queries of many rows that share a tile of keys, or fewer
+  /// Floats of scratch memory for each thread, for so many queries; 0: of a single row.
+  std::size_t (*scratch)(const Heads& heads, std::size_t queries);
   /// Queries [first, first + count).
   void (*queries)(const AttentionTask& task, std::size_t first, std::size_t count, float* scratch);
   /// A row's queries of some key/value heads, from that of the task on, over some keys: to their partial sums, which lie one after the
@@ -160,14 +160,18 @@ struct AttentionBody {
 template <class Ctx>
 void attend_rows(Ctx& ctx, const AttentionBody& body, const Heads& heads, Matrix<const float> q, std::span<const KeyBlock> blocks,
                  const Visibility& visible, Matrix<float> out) {
-  const std::size_t queries = q.rows * (heads.heads / heads.kv_heads), tiles = (queries + body.lanes - 1) / body.lanes;
-  auto scratch = ctx.template tensor<float, Rows, Rows>({ctx.threads().size(), body.scratch(heads, true)});
+  const std::size_t queries = q.rows * (heads.heads / heads.kv_heads), threads = ctx.threads().size();
+  constexpr std::size_t fewest = 128, parts = 4;  // of a tile, if threads would have less to do
+  std::size_t lanes = body.lanes;
+  while (lanes > fewest && (queries + lanes - 1) / lanes * heads.kv_heads < parts * threads) lanes /= 2;
+  const std::size_t tiles = (queries + lanes - 1) / lanes;
+  auto scratch = ctx.template tensor<float, Rows, Rows>({threads, body.scratch(heads, std::min(lanes, queries))});
   // Head-major, so that the long rows of a causal mask are spread over the threads.
   ctx.parallel(tiles * heads.kv_heads, 1, [&](std::size_t begin, std::size_t end, unsigned worker) {
     for (std::size_t index = begin; index < end; ++index) {
       const AttentionTask task{heads, q, blocks, visible, out, index / tiles};
-      const std::size_t last = std::min((index % tiles + 1) * body.lanes, queries);
-      for (std::size_t first = index % tiles * body.lanes; first < last;) {
+      const std::size_t last = std::min((index % tiles + 1) * lanes, queries);
+      for (std::size_t first = index % tiles * lanes; first < last;) {
         const std::size_t next = task.end_of_common(first, last);
         body.queries(task, first, next - first, scratch[worker].data());
         first = next;
@@ -189,7 +193,7 @@ void attend_row(Ctx& ctx, const AttentionBody& body, const Heads& heads, Matrix<
   }
   auto slices = ctx.template tensor<KeyRange, Rows>({count});
   auto partials = ctx.template tensor<float, Rows, Rows>({count * heads.heads, floats});
-  auto scratch = ctx.template tensor<float, Rows, Rows>({ctx.threads().size(), body.scratch(heads, false)});
+  auto scratch = ctx.template tensor<float, Rows, Rows>({ctx.threads().size(), body.scratch(heads, 0)});
   KeyRange* next = slices.data();
   for (const KeyRange& range : visible.of_row(0)) {
     for (std::uint32_t begin = range.begin; begin < range.end;) {

@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <initializer_list>
 #include <limits>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -161,7 +162,7 @@ void each_matrix_case(const Check& check) {
   of({2, 1, 80}, 17, {40}, causal(17, 23));
   of({6, 2, 33}, 11, {31}, all(11, 31));
   of({1, 1, 16}, 49, {300}, causal(49, 251));
-  of({4, 1, 16}, 130, {33}, all(130, 33));  // more queries than share a tile
+  of({8, 1, 16}, 135, {33}, all(135, 33));  // more queries than share a tile
   Sets sets;
   sets.add_row({{0, 250, 262}, {1, 0, 5}});
   sets.add_row({{1, 3, 20}});
@@ -210,6 +211,16 @@ TEST_CASE("rows of matrix registers do not depend on the others, and hold what i
   q.matrix()[7][30] = std::numeric_limits<float>::quiet_NaN();
   q.matrix()[9][1] = std::numeric_limits<float>::infinity();
   const auto together = attend(&emulated_matrices<3>, heads, q, blocks, all(20, 90));
+  Sets begins;  // one of rows that are apart, as it is among others
+  for (std::uint32_t row = 0; row < 20; ++row) begins.add_row({{0, row * 4, 90}});
+  const auto later = attend(&emulated_matrices<3>, heads, q, blocks, begins);
+  for (std::uint32_t row = 10; row < 19; ++row) {
+    Grid two(2, 48);
+    std::copy_n(q.matrix()[row], 96, two.memory().data());
+    Sets of_two;
+    for (const std::uint32_t one : {row, row + 1}) of_two.add_row({{0, one * 4, 90}});
+    CHECK(same_bits(attend(&emulated_matrices<3>, heads, two, blocks, of_two), std::span(later).subspan(row * 48, 96)));
+  }
   for (std::size_t row = 0; row < 20; row += 2) {
     Grid two(2, 48);
     std::copy_n(q.matrix()[row], 96, two.memory().data());
