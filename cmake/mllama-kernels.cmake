@@ -11,7 +11,7 @@ function(mllama_add_kernels name)
     list(APPEND sources "${folder}/products_${compute}.cpp")
   endforeach()
   set(content "#include <mllama/kernels/attention.hpp>\nnamespace mllama::kernels::detail {\n")
-  string(APPEND content "template const isa::AttentionBody* attention_body_of<arch::native>(InstructionSet, Precision);\n}\n")
+  string(APPEND content "template const isa::AttentionBody* attention_body_of<arch::native>(InstructionSet, Precision, std::size_t);\n}\n")
   file(GENERATE OUTPUT "${folder}/attention.cpp" CONTENT "${content}")
   # Classes that are templates without parameters.
   set(headers_io io/config.hpp io/image.hpp io/checkpoint.hpp io/checkpoint_writer.hpp io/output_folder.hpp)

@@ -11,10 +11,10 @@ namespace mllama::kernels {
 
 namespace detail {
 
-/// The body of an instruction set for an arithmetic of products, or null. Not inline, so that it can be compiled elsewhere.
+/// The body of an instruction set for so many rows and an arithmetic of products, or null. Not inline, so that it can be compiled elsewhere.
 template <class Arch>
-[[nodiscard]] const isa::AttentionBody* attention_body_of([[maybe_unused]] InstructionSet set,
-                                                          [[maybe_unused]] Precision precision) {
+[[nodiscard]] const isa::AttentionBody* attention_body_of([[maybe_unused]] InstructionSet set, [[maybe_unused]] Precision precision,
+                                                          [[maybe_unused]] std::size_t rows) {
   // Only what may be chosen is compiled.
   [[maybe_unused]] constexpr auto chosen = [](auto... sets) {
     return !arch::is_pinned<Arch> || ((Arch::instruction_set == sets) || ...);
@@ -25,7 +25,7 @@ template <class Arch>
   }
   if constexpr (chosen(InstructionSet::avx512_amx)) {
     using Isa = isa::Avx512Amx;
-    if (set == InstructionSet::avx512_amx) {
+    if (set == InstructionSet::avx512_amx && rows >= isa::fewest_matrix_rows) {
       switch (precision) {
         case Precision::f32:
           return &isa::avx512_amx::matrix_attention_body<Isa, 3>;
@@ -36,8 +36,9 @@ template <class Arch>
       }
     }
   }
-  if constexpr (chosen(InstructionSet::avx512, InstructionSet::avx512_vnni, InstructionSet::avx512_bf16)) {
-    if (set == InstructionSet::avx512 || set == InstructionSet::avx512_vnni || set == InstructionSet::avx512_bf16) {
+  if constexpr (chosen(InstructionSet::avx512, InstructionSet::avx512_vnni, InstructionSet::avx512_bf16,
+                       InstructionSet::avx512_amx)) {
+    if (set >= InstructionSet::avx512 && set <= InstructionSet::avx512_amx) {
       return &isa::avx512::attention_body<isa::Avx512>;
     }
   }
@@ -54,7 +55,7 @@ template <class Arch>
 }
 
 #if defined(MLLAMA_ELSEWHERE)
-extern template const isa::AttentionBody* attention_body_of<arch::native>(InstructionSet, Precision);
+extern template const isa::AttentionBody* attention_body_of<arch::native>(InstructionSet, Precision, std::size_t);
 #endif
 
 /// The arithmetic of products, as far as attention goes with it.
@@ -79,7 +80,7 @@ template <class Arch, class Compute, class Ctx>
 void attention_body(cpu<Arch, Compute>, Ctx& ctx, const Heads& heads, Matrix<const float> q, std::span<const KeyBlock> blocks,
                     const Visibility& visible, Matrix<float> out) {
   if (const isa::AttentionBody* const body =
-          detail::attention_body_of<Arch>(ctx.instruction_set(), detail::precision_of<Compute>(ctx))) {
+          detail::attention_body_of<Arch>(ctx.instruction_set(), detail::precision_of<Compute>(ctx), q.rows)) {
     isa::attend(ctx, *body, heads, q, blocks, visible, out);
   } else {
     attention_body(reference{}, ctx, heads, q, blocks, visible, out);

@@ -30,6 +30,9 @@ inline constexpr std::size_t slot = 64;
 /// Bytes of a lane of 32 bits. Where a lane is a row of W, the codes in it are a *unit* of that row.
 inline constexpr std::size_t unit = 4;
 
+/// Rows of x from which on matrix registers are used, where one product of bfloat16 is not all that is asked for.
+inline constexpr std::size_t fewest_matrix_rows = 48;
+
 /// Bytes of elements are looked up for all high nibbles, then for all low ones, and interleaved within 16 bytes: x86 unpack, NEON zip.
 struct Interleaved {
   /// The weight of a step at a position of its decoded vectors, whose elements have `width` bytes.

@@ -33,9 +33,10 @@ struct Avx512Amx : Avx512Bf16 {
     return _mm512_permutexvar_epi16(_mm512_load_si512(order.data()), halves);
   }
   using Avx512Bf16::split;
-  MLLAMA_INLINE static void split(BF16, Words words, Floats (&out)[2]) {
-    out[0] = shifted(_mm512_castsi512_si256(words));
-    out[1] = shifted(_mm512_extracti64x4_epi64(words, 1));
+  /// The first and the second numbers of pairs.
+  MLLAMA_INLINE static void split(BF16, Words pairs, Floats (&out)[2]) {
+    out[0] = _mm512_castsi512_ps(_mm512_slli_epi32(pairs, 16));
+    out[1] = _mm512_castsi512_ps(_mm512_and_si512(pairs, _mm512_set1_epi32(static_cast<int>(0xffff0000U))));
   }
   [[nodiscard]] MLLAMA_INLINE static float largest(Floats values) { return _mm512_reduce_max_ps(values); }
 
@@ -72,11 +73,6 @@ struct Avx512Amx : Avx512Bf16 {
       asm volatile("tdpbf16ps %%tmm%c2, %%tmm%c1, %%tmm%c0" ::"i"(sum), "i"(a), "i"(b));
     }
   };
-
- private:
-  [[nodiscard]] MLLAMA_INLINE static Floats shifted(__m256i words) {
-    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(words), 16));
-  }
 };
 
 }  // namespace mllama::kernels::isa

@@ -343,7 +343,7 @@ TEST_CASE("matrix registers: more terms are as accurate as their arithmetic") {
   Random random(9);
   using Shape = isa::Avx512AmxShape;
   for (const std::size_t columns : std::initializer_list<std::size_t>{64, 576}) {
-    for (const std::size_t rows : std::initializer_list<std::size_t>{9, 23, 33}) {
+    for (const std::size_t rows : std::initializer_list<std::size_t>{isa::fewest_matrix_rows, 49, 65}) {
       const Owned<NF4> nf4(random, 67, columns, 64, true);
       const Owned<FP4> fp4(random, 33, columns);
       const Owned<Int8> int8(random, 34, columns);
@@ -366,7 +366,7 @@ TEST_CASE("matrix registers: rows have the bits that they have among others, and
   Random random(10);
   const auto check = [&]<class Compute>(Compute, const auto& w) {
     CAPTURE(Compute::name);
-    constexpr std::size_t of = 37;
+    constexpr std::size_t of = 71;
     Grid x(random, of, w.columns), all(of, w.rows);
     x.matrix()[1][3] = std::numeric_limits<float>::infinity();
     x.matrix()[20][60] = std::numeric_limits<float>::quiet_NaN();
@@ -380,7 +380,7 @@ TEST_CASE("matrix registers: rows have the bits that they have among others, and
       const bool finite = std::ranges::all_of(numbers(all, r), [](float element) { return std::isfinite(element); });
       CHECK(finite == (r != 1 && r != 20));
     }
-    for (const std::size_t rows : std::initializer_list<std::size_t>{9, 16, 18, 33}) {
+    for (const std::size_t rows : std::initializer_list<std::size_t>{50, 64, 69}) {
       Grid some(rows, w.columns), found(rows, w.rows);
       for (std::size_t r = 0; r < rows; ++r) std::copy_n(x.matrix()[r + 1], w.columns, some.matrix()[r]);
       REQUIRE(emulated_product<isa::Avx512AmxShape, Compute>(some, w, found));
@@ -404,7 +404,7 @@ TEST_CASE("products of this processor's instruction sets have the bits of their 
   SUBCASE("avx512") { compare_bits<arch::avx512, isa::Avx512Shape>(random); }
   SUBCASE("avx512vnni") { compare_bits<arch::avx512_vnni, isa::Avx512VnniShape>(random); }
   SUBCASE("avx512bf16") { compare_bits<arch::avx512_bf16, isa::Avx512Bf16Shape>(random); }
-  SUBCASE("avx512amx") { compare_bits<arch::avx512_amx, isa::Avx512AmxShape>(random, {1, 9, 24}); }
+  SUBCASE("avx512amx") { compare_bits<arch::avx512_amx, isa::Avx512AmxShape>(random, {1, 9, 49}); }
 #elif MLLAMA_HAS_NEON_BODIES
   SUBCASE("neondot") { compare_bits<arch::neon_dot, isa::NeonDotShape>(random); }
 #else

@@ -133,9 +133,9 @@ struct Emulated : Shape {
   static Words interleaved(const Words& halves) {
     return lanes<Words>([&](std::size_t i) { return halves.lane[i % 2 * Floats::lanes + i / 2]; });
   }
-  static void split(mllama::BF16, const Words& words, Floats (&out)[2]) {
+  static void split(mllama::BF16, const Words& pairs, Floats (&out)[2]) {
     for (std::size_t i = 0; i < Words::lanes; ++i) {
-      out[i / Floats::lanes].lane[i % Floats::lanes] = mllama::BF16::decode(static_cast<std::uint16_t>(words.lane[i]));
+      out[i % 2].lane[i / 2] = mllama::BF16::decode(static_cast<std::uint16_t>(pairs.lane[i]));
     }
   }
   static float largest(const Floats& values) { return *std::ranges::max_element(values.lane); }
