@@ -137,6 +137,8 @@ struct reference {
 
 /// The processor, with instructions of `Arch`. `Compute` is the arithmetic of products with quantised weights; float weights are
 /// multiplied in float32, unless it is BF16.
+/// With AMX, 48 rows and more (BF16: 9) are products of sums of bfloat16 numbers: one for BF16 and Int8, two for Int16, three, which are
+/// float32 again, for F32; scaled weights are what is rounded, and attention is computed alike. It is as exact as said below, or more.
 /// * F32:   the product of the decoded weights, summed in float32.
 /// * Int16: activations, 64 at a time, and codebooks are rounded to 14 bits. Relative error of a product 1e-4 to 2e-4.
 /// * BF16:  activations, codebooks and weights without one are rounded to bfloat16; products are summed in float32. Relative error 2e-3.
