@@ -338,9 +338,8 @@ class Context {
                 [[maybe_unused]] const char* file = __builtin_FILE()) {
     if (rehearsing()) return;
     if constexpr (detail::WatchesParts<Observer>) {
-      threads_.parallel_for(count, grain, [&](std::size_t begin, std::size_t end, unsigned worker) {
-        observer_.part(function, file, worker, [&] { body(begin, end, worker); });
-      });
+      threads_.parallel_for(count, grain, std::forward<Body>(body),
+                            [&](unsigned worker, auto&& run) { observer_.part(function, file, worker, run); });
     } else {
       threads_.parallel_for(count, grain, std::forward<Body>(body));
     }

@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <exception>
+#include <memory>
 #include <thread>
 #include <type_traits>
 #include <utility>
@@ -25,6 +26,7 @@ class ThreadPool {
   explicit ThreadPool(unsigned threads = 0) {
     if (threads == 0) threads = std::max(1U, std::thread::hardware_concurrency());
     size_ = threads;
+    left_ = std::make_unique<Left[]>(threads);
     workers_.reserve(threads - 1);
     try {
       for (unsigned index = 1; index < threads; ++index) workers_.emplace_back([this, index] { work(index); });
@@ -34,7 +36,8 @@ class ThreadPool {
     }
   }
   /// No threads of its own: regions run on the executor, which must outlive the pool.
-  explicit ThreadPool(Executor& executor) : executor_(&executor), size_(std::max(1U, executor.threads())) {}
+  explicit ThreadPool(Executor& executor)
+      : executor_(&executor), size_(std::max(1U, executor.threads())), left_(std::make_unique<Left[]>(size_)) {}
   ThreadPool(const ThreadPool&) = delete;
   ThreadPool& operator=(const ThreadPool&) = delete;
   ~ThreadPool() { stop(); }
@@ -42,30 +45,49 @@ class ThreadPool {
   [[nodiscard]] unsigned size() const noexcept { return size_; }
 
   /// Calls `body(begin, end, worker)` for ranges that cover [0, count); each range but the last has a multiple of `grain`
-  /// elements. Which worker gets which range never changes what is computed: bodies write disjoint outputs.
+  /// elements. Which worker gets which range never changes what is computed: bodies write disjoint outputs. Each has a part of the same
+  /// size, but leaves the second half of it, in pieces, to those that are ready sooner: cores are not equally fast, or not all ours.
+  /// `around(worker, run)` calls `run()`, which does what a worker does.
   /// Errors:  the first exception of a body, after all have ended.
-  template <class Body>
-  void parallel_for(std::size_t count, std::size_t grain, Body&& body) {
+  template <class Body, class Around>
+  void parallel_for(std::size_t count, std::size_t grain, Body&& body, Around&& around) {
     if (count == 0) return;
     grain = std::max<std::size_t>(grain, 1);
     const std::size_t grains = count / grain + (count % grain != 0 ? 1 : 0);
     const std::size_t parts = std::min<std::size_t>(size(), grains);
     if (parts == 1) {
-      body(std::size_t{0}, count, 0U);
+      around(0U, [&] { body(std::size_t{0}, count, 0U); });
       return;
     }
     struct Call {
       std::remove_reference_t<Body>& body;
+      std::remove_reference_t<Around>& around;
+      Left* left;
       std::size_t count, grain, grains, parts;
-    } call{body, count, grain, grains, parts};
+
+      /// Piece `piece` of a part: the first, which is its worker's, has at least half of it. No product here is larger than count.
+      void run(std::size_t part, std::size_t piece, unsigned worker) {
+        const std::size_t each = grains / parts, more = grains % parts;  // the first parts get one grain more
+        const std::size_t first = each * part + std::min(part, more), length = each + (part < more ? 1 : 0);
+        const std::size_t share = length / (2 * pieces), rest = length - pieces * share;
+        const std::size_t begin = piece == 0 ? first : first + rest + (piece - 1) * share;
+        const std::size_t end = piece == 0 ? first + rest : begin + share;
+        if (begin < end) body(begin * grain, end == grains ? count : end * grain, worker);
+      }
+      void run_all(unsigned worker) {
+        run(worker, 0, worker);
+        for (std::size_t i = 0; i < parts; ++i) {
+          const std::size_t part = (worker + i) % parts;
+          for (std::size_t piece = 0; (piece = left[part].next.fetch_add(1, std::memory_order_relaxed)) <= pieces;) {
+            run(part, piece, worker);
+          }
+        }
+      }
+    } call{body, around, left_.get(), count, grain, grains, parts};
+    for (std::size_t part = 0; part < parts; ++part) left_[part].next.store(1, std::memory_order_relaxed);
     task_ = {&call, [](void* context, unsigned worker) {
                Call& c = *static_cast<Call*>(context);
-               // The first ranges get one grain more; no product here is larger than count.
-               const auto bound = [&c](std::size_t part) {
-                 return (c.grains / c.parts * part + std::min(part, c.grains % c.parts)) * c.grain;
-               };
-               const std::size_t begin = bound(worker), end = worker + 1 == c.parts ? c.count : bound(worker + 1);
-               if (begin < end) c.body(begin, end, worker);
+               c.around(worker, [&] { c.run_all(worker); });
              }};
     failed_.clear(std::memory_order_relaxed);
     if (executor_ == nullptr) {
@@ -77,8 +99,18 @@ class ThreadPool {
     }
     if (failure_) std::rethrow_exception(std::exchange(failure_, nullptr));
   }
+  template <class Body>
+  void parallel_for(std::size_t count, std::size_t grain, Body&& body) {
+    parallel_for(count, grain, std::forward<Body>(body), [](unsigned, auto&& run) { run(); });
+  }
 
  private:
+  /// Pieces of a part that anyone may do, and the next of them that nobody does yet, from 1 on.
+  static constexpr std::size_t pieces = 4;
+  struct alignas(64) Left {
+    std::atomic<std::size_t> next{1};
+  };
+
   struct Task {
     void* context = nullptr;
     void (*call)(void*, unsigned) = nullptr;
@@ -186,6 +218,7 @@ class ThreadPool {
 
   Executor* executor_ = nullptr;
   unsigned size_ = 1;
+  std::unique_ptr<Left[]> left_;  ///< of each part
   std::vector<std::thread> workers_;
   std::atomic<std::uint64_t> region_{0};
   std::atomic<std::uint32_t> generation_{0};  ///< of the region, to sleep on

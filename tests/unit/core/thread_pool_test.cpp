@@ -35,6 +35,29 @@ TEST_CASE("every element is visited once, in ranges of whole grains") {
   }
 }
 
+TEST_CASE("what a slow worker leaves is done by those that are ready, in whole grains") {
+  for (const unsigned threads : {2U, 5U}) {
+    ThreadPool pool(threads);
+    constexpr std::size_t count = 16001, grain = 10;
+    std::vector<std::atomic<int>> visits(count);
+    std::atomic<std::size_t> done = 0, wrong = 0, of_slow = 0;
+    const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(60);
+    pool.parallel_for(count, grain, [&](std::size_t begin, std::size_t end, unsigned worker) {
+      wrong += begin % grain != 0 || (end % grain != 0 && end != count);
+      if (worker == 1) {  // waits in its first range for all that others can do
+        const std::size_t others = count - (end - begin);
+        while (done < others && std::chrono::steady_clock::now() < deadline) std::this_thread::yield();
+        of_slow += end - begin;
+      }
+      for (std::size_t i = begin; i < end; ++i) ++visits[i];
+      done += end - begin;
+    });
+    CHECK(wrong == 0);
+    CHECK(std::ranges::all_of(visits, [](const std::atomic<int>& visit) { return visit == 1; }));
+    CHECK(of_slow * threads <= count * 11 / 20);
+  }
+}
+
 TEST_CASE("counts near the largest number") {
   ThreadPool pool(3);
   constexpr std::size_t huge = std::numeric_limits<std::size_t>::max();
