@@ -101,15 +101,15 @@ struct AttentionTask {
 /// Calls `hide(i)` for each key `i` of a tile that a row does not see.
 template <class Hide>
 void each_hidden(const KeyRange& tile, std::span<const KeyRange> seen, Hide&& hide) {
-  const bool all = std::any_of(seen.begin(), seen.end(), [&](const KeyRange& part) {
-    return part.block == tile.block && part.begin <= tile.begin && part.end >= tile.end;
-  });
-  if (all) return;
-  for (std::uint32_t key = tile.begin; key < tile.end; ++key) {
-    const bool is_seen = std::any_of(seen.begin(), seen.end(), [&](const KeyRange& part) {
-      return part.block == tile.block && part.begin <= key && key < part.end;
+  for (std::uint32_t key = tile.begin; key < tile.end;) {
+    const auto part = std::find_if(seen.begin(), seen.end(), [&](const KeyRange& range) {
+      return range.block == tile.block && range.begin <= key && key < range.end;
     });
-    if (!is_seen) hide(std::size_t{key - tile.begin});
+    if (part != seen.end()) {
+      key = part->end;
+    } else {
+      hide(std::size_t{key++ - tile.begin});
+    }
   }
 }
 
