@@ -175,25 +175,41 @@ TEST_CASE("the bits of a row depend neither on the number of threads nor on the 
   Random random(6);
   const Heads heads{6, 2, 10};
   const std::vector<Block> blocks{Block(random, heads, 210)};
-  const Grid q(random, 110, 60);
-  const std::vector<float> together = attend<Simd>(heads, q, blocks, causal(110, 100), 1);
-  for (const unsigned threads : {2U, 3U, 5U}) CHECK(same_bits(attend<Simd>(heads, q, blocks, causal(110, 100), threads), together));
-  for (const std::size_t first : std::initializer_list<std::size_t>{0, 1, 50, 107}) {
-    const std::vector<float> separate = attend<Simd>(heads, some_rows(q, first, 3), blocks, causal(3, 100 + first));
-    CHECK(same_bits(separate, std::span(together).subspan(first * 60, 180)));
-  }
+  const auto check = [&](std::size_t rows, std::size_t some, std::initializer_list<std::size_t> firsts) {
+    const Grid q(random, rows, 60);
+    const std::vector<float> together = attend<Simd>(heads, q, blocks, causal(rows, 100), 1);
+    for (const unsigned threads : {2U, 3U, 5U}) {
+      CHECK(same_bits(attend<Simd>(heads, q, blocks, causal(rows, 100), threads), together));
+    }
+    for (const std::size_t first : firsts) {
+      CAPTURE(first);
+      const std::vector<float> separate = attend<Simd>(heads, some_rows(q, first, some), blocks, causal(some, 100 + first));
+      CHECK(same_bits(separate, std::span(together).subspan(first * 60, some * 60)));
+    }
+  };
+  // Matrix registers, if the processor has them, sum many rows in another order.
+  constexpr std::size_t many = kernels::isa::fewest_matrix_rows;
+  check(many - 1, 3, {0, 1, 20, 44});
+  check(110, many, {0, 1, 50, 62});
 }
 
 TEST_CASE("sequences that are packed into one batch are computed as if alone") {
   Random random(7);
   const Heads heads{4, 2, 16};
-  const std::vector<Block> blocks{Block(random, heads, 40), Block(random, heads, 25)};
-  const Grid q(random, 65, 64);
-  Sets packed = causal(40);
-  for (std::uint32_t r = 0; r < 25; ++r) packed.add_row({{1, 0, r + 1}});
-  const std::vector<float> together = attend<Simd>(heads, q, blocks, packed);
-  CHECK(same_bits(attend<Simd>(heads, some_rows(q, 0, 40), {blocks[0]}, causal(40)), std::span(together).first(40 * 64)));
-  CHECK(same_bits(attend<Simd>(heads, some_rows(q, 40, 25), {blocks[1]}, causal(25)), std::span(together).subspan(40 * 64)));
+  const auto check = [&](std::uint32_t first, std::uint32_t second) {
+    const std::vector<Block> blocks{Block(random, heads, first), Block(random, heads, second)};
+    const Grid q(random, first + second, 64);
+    Sets packed = causal(first);
+    for (std::uint32_t r = 0; r < second; ++r) packed.add_row({{1, 0, r + 1}});
+    const std::vector<float> together = attend<Simd>(heads, q, blocks, packed);
+    const auto alone = [&](std::size_t row, std::size_t count, std::size_t block) {
+      return attend<Simd>(heads, some_rows(q, row, count), {blocks[block]}, causal(count));
+    };
+    CHECK(same_bits(alone(0, first, 0), std::span(together).first(first * 64)));
+    CHECK(same_bits(alone(first, second, 1), std::span(together).subspan(first * 64)));
+  };
+  check(21, 25);
+  check(70, 51);  // enough of each for matrix registers
 }
 
 TEST_CASE("sequences without a key in common do not share broken numbers") {
