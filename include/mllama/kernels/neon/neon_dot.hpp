@@ -73,7 +73,8 @@ struct NeonDot : NeonDotShape {
     values = vsetq_lane_f32(table[index[2]], values, 2);
     return vsetq_lane_f32(table[index[3]], values, 3);
   }
-  [[nodiscard]] MLLAMA_INLINE static Floats held(Floats values) {
+  template <class Vector>
+  [[nodiscard]] MLLAMA_INLINE static Vector held(Vector values) {
     asm("" : "+w"(values));
     return values;
   }
@@ -142,6 +143,8 @@ struct NeonDot : NeonDotShape {
   [[nodiscard]] MLLAMA_INLINE static Ints dot_bytes(Ints sum, Bytes a, Bytes b) {
     return vdotq_s32(sum, vreinterpretq_s8_u8(a), vreinterpretq_s8_u8(b));
   }
+  [[nodiscard]] MLLAMA_INLINE static Ints multiply_words(Words a, Words b) { return dot_words(zero_ints(), a, b); }
+  [[nodiscard]] MLLAMA_INLINE static Ints multiply_bytes(Bytes a, Bytes b) { return dot_bytes(zero_ints(), a, b); }
 
   [[nodiscard]] MLLAMA_INLINE static Floats to_floats(Ints values) { return vcvtq_f32_s32(values); }
   [[nodiscard]] MLLAMA_INLINE static Floats add(Floats a, Floats b) { return vaddq_f32(a, b); }

@@ -96,7 +96,8 @@ struct Avx2 : Avx2Shape {
                           table[index[6]], table[index[7]]);
   }
   /// Its argument, loaded once: GCC takes a load for cheaper than a register, and repeats it for every use.
-  [[nodiscard]] MLLAMA_INLINE static Floats held(Floats values) {
+  template <class Vector>
+  [[nodiscard]] MLLAMA_INLINE static Vector held(Vector values) {
     asm("" : "+x"(values));
     return values;
   }
@@ -160,10 +161,13 @@ struct Avx2 : Avx2Shape {
     }
   }
 
-  [[nodiscard]] MLLAMA_INLINE static Ints dot_words(Ints sum, Words a, Words b) { return added(sum, _mm256_madd_epi16(a, b)); }
-  [[nodiscard]] MLLAMA_INLINE static Ints dot_bytes(Ints sum, Bytes a, Bytes b) {
-    return dot_words(sum, _mm256_maddubs_epi16(a, b), _mm256_set1_epi16(1));
+  /// Sums of products that are neighbours in a lane, and the same added to another sum.
+  [[nodiscard]] MLLAMA_INLINE static Ints multiply_words(Words a, Words b) { return _mm256_madd_epi16(a, b); }
+  [[nodiscard]] MLLAMA_INLINE static Ints multiply_bytes(Bytes a, Bytes b) {
+    return multiply_words(_mm256_maddubs_epi16(a, b), _mm256_set1_epi16(1));
   }
+  [[nodiscard]] MLLAMA_INLINE static Ints dot_words(Ints sum, Words a, Words b) { return added(sum, multiply_words(a, b)); }
+  [[nodiscard]] MLLAMA_INLINE static Ints dot_bytes(Ints sum, Bytes a, Bytes b) { return added(sum, multiply_bytes(a, b)); }
 
   [[nodiscard]] MLLAMA_INLINE static Floats to_floats(Ints values) { return _mm256_cvtepi32_ps(values); }
   [[nodiscard]] MLLAMA_INLINE static Floats add(Floats a, Floats b) { return _mm256_add_ps(a, b); }

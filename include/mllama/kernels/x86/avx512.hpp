@@ -80,7 +80,8 @@ struct Avx512 : Avx512Shape {
     const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(index));
     return _mm512_i32gather_ps(_mm512_cvtepu8_epi32(bytes), table, sizeof(float));
   }
-  [[nodiscard]] MLLAMA_INLINE static Floats held(Floats values) {
+  template <class Vector>
+  [[nodiscard]] MLLAMA_INLINE static Vector held(Vector values) {
     asm("" : "+v"(values));
     return values;
   }
@@ -129,10 +130,12 @@ struct Avx512 : Avx512Shape {
     out[3] = _mm512_permutexvar_ps(_mm512_srli_epi32(codes, 12), book.entries);
   }
 
-  [[nodiscard]] MLLAMA_INLINE static Ints dot_words(Ints sum, Words a, Words b) { return added(sum, _mm512_madd_epi16(a, b)); }
-  [[nodiscard]] MLLAMA_INLINE static Ints dot_bytes(Ints sum, Bytes a, Bytes b) {
-    return dot_words(sum, _mm512_maddubs_epi16(a, b), _mm512_set1_epi16(1));
+  [[nodiscard]] MLLAMA_INLINE static Ints multiply_words(Words a, Words b) { return _mm512_madd_epi16(a, b); }
+  [[nodiscard]] MLLAMA_INLINE static Ints multiply_bytes(Bytes a, Bytes b) {
+    return multiply_words(_mm512_maddubs_epi16(a, b), _mm512_set1_epi16(1));
   }
+  [[nodiscard]] MLLAMA_INLINE static Ints dot_words(Ints sum, Words a, Words b) { return added(sum, multiply_words(a, b)); }
+  [[nodiscard]] MLLAMA_INLINE static Ints dot_bytes(Ints sum, Bytes a, Bytes b) { return added(sum, multiply_bytes(a, b)); }
 
   [[nodiscard]] MLLAMA_INLINE static Floats to_floats(Ints values) { return _mm512_cvtepi32_ps(values); }
   [[nodiscard]] MLLAMA_INLINE static Floats add(Floats a, Floats b) { return _mm512_add_ps(a, b); }
@@ -213,6 +216,8 @@ struct Avx512Vnni : Avx512 {
   [[nodiscard]] MLLAMA_INLINE static Ints dot_words(Ints sum, Words a, Words b) { return _mm512_dpwssd_epi32(sum, a, b); }
   [[nodiscard]] MLLAMA_INLINE static Ints dot_bytes(Ints sum, Bytes a, Bytes b) { return _mm512_dpbusd_epi32(sum, a, b); }
 #endif
+  [[nodiscard]] MLLAMA_INLINE static Ints multiply_words(Words a, Words b) { return dot_words(zero_ints(), a, b); }
+  [[nodiscard]] MLLAMA_INLINE static Ints multiply_bytes(Bytes a, Bytes b) { return dot_bytes(zero_ints(), a, b); }
 };
 
 }  // namespace mllama::kernels::isa

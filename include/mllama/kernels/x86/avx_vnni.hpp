@@ -28,6 +28,8 @@ struct AvxVnni : Avx2 {
   [[nodiscard]] MLLAMA_INLINE static Ints dot_words(Ints sum, Words a, Words b) { return _mm256_dpwssd_avx_epi32(sum, a, b); }
   [[nodiscard]] MLLAMA_INLINE static Ints dot_bytes(Ints sum, Bytes a, Bytes b) { return _mm256_dpbusd_avx_epi32(sum, a, b); }
 #endif
+  [[nodiscard]] MLLAMA_INLINE static Ints multiply_words(Words a, Words b) { return dot_words(zero_ints(), a, b); }
+  [[nodiscard]] MLLAMA_INLINE static Ints multiply_bytes(Bytes a, Bytes b) { return dot_bytes(zero_ints(), a, b); }
 };
 
 }  // namespace mllama::kernels::isa

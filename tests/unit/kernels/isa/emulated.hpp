@@ -76,7 +76,10 @@ struct Emulated : Shape {
   static Floats gather(const float* table, const std::uint8_t* index) {
     return lanes<Floats>([&](std::size_t i) { return table[index[i]]; });
   }
-  static Floats held(const Floats& values) { return values; }
+  template <class Vector>
+  static Vector held(const Vector& values) {
+    return values;
+  }
   /// A step has 2 · bytes weights: two slots at most.
   static Floats scales(const float* from) {
     return lanes<Floats>([&](std::size_t i) { return from[i * 8 / mllama::kernels::isa::slot]; });
@@ -110,6 +113,8 @@ struct Emulated : Shape {
     }
     return sum;
   }
+  static Ints multiply_words(const Words& a, const Words& b) { return dot_words({}, a, b); }
+  static Ints multiply_bytes(const Bytes& a, const Bytes& b) { return dot_bytes({}, a, b); }
 
   static Floats dot_bfloats(const Floats& sum, const Words& a, const Words& b) {
     return lanes<Floats>([&](std::size_t i) {
