@@ -75,7 +75,7 @@ template <class Compute, class Ctx>
 
 /// By a body of the context's instruction set, or else of the one that the program is compiled for.
 /// Costs:   reads keys and values once for a row (twice per 8 query heads of a key/value head, the second time from a cache), and for
-///          many rows once per 8 vectors of queries; heads of a group count as queries
+///          many rows once per 48 vectors of queries; heads of a group count as queries
 template <class Arch, class Compute, class Ctx>
 void attention_body(cpu<Arch, Compute>, Ctx& ctx, const Heads& heads, Matrix<const float> q, std::span<const KeyBlock> blocks,
                     const Visibility& visible, Matrix<float> out) {
