@@ -12,6 +12,7 @@
 #pragma GCC diagnostic pop
 #endif
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <concepts>
 #include <cstddef>
@@ -87,8 +88,8 @@ double error_of(const Grid& x, const Weights<F>& weights) {
   Grid positive = x;
   for (float& element : positive.memory()) element = std::abs(element);
   const std::vector<float> sums =
-      product<reference>(positive, Weights<F32>{magnitudes.data(), weights.rows, weights.columns}).elements();
-  const std::vector<float> found = product<Simd>(x, weights).elements(), expected = product<reference>(x, weights).elements();
+      product<reference>(positive, Weights<F32>{magnitudes.data(), weights.rows, weights.columns}, 1).elements();
+  const std::vector<float> found = product<Simd>(x, weights).elements(), expected = product<reference>(x, weights, 1).elements();
   double most = 0;
   for (std::size_t i = 0; i < sums.size(); ++i) {
     if (found[i] == expected[i]) continue;
@@ -102,7 +103,7 @@ double error_of(const Grid& x, const Weights<F>& weights) {
 template <class Compute, class F>
 double norm_error_of(const Grid& x, const Weights<F>& weights) {
   const std::vector<float> found = product<Integers<Compute>>(x, weights).elements();
-  const std::vector<float> expected = product<reference>(x, weights).elements();
+  const std::vector<float> expected = product<reference>(x, weights, 1).elements();
   double most = 0;
   for (std::size_t first = 0; first < found.size(); first += weights.rows) {
     double square = 0, error = 0;
@@ -256,8 +257,11 @@ TEST_CASE_TEMPLATE("the bits of a result depend neither on the number of threads
 TEST_CASE_TEMPLATE("products in integers and bfloat16 are the reference's within their tolerance, for every length", Compute, Int16,
                    BF16, Int8) {
   Random random(13);
+  constexpr std::array<std::size_t, 3> row_counts{1, 7, 19};
   for (std::size_t columns = 0; columns <= 300; ++columns) {
-    for (const std::size_t rows : std::initializer_list<std::size_t>{1, 7, 19}) {
+    for (std::size_t i = 0; i < row_counts.size(); ++i) {
+      if (columns % 32 != 0 && columns % row_counts.size() != i) continue;  // in turn, where no body has steps of this length
+      const std::size_t rows = row_counts[i];
       CAPTURE(columns);
       CAPTURE(rows);
       const Grid x(random, rows, columns, columns % 3);
