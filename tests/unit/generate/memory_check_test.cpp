@@ -61,7 +61,7 @@ TEST_CASE("what does not fit is refused with figures and what would fit, before 
     return message<memory_error>([&] { require_memory<Tiny>(folder.path(), work, keys, ctx, available); });
   };
   CHECK(refusal(needed) == "no exception");
-  const std::string figures = concat(" of memory, found ", detail::readable_bytes(needed), " for 3000 tokens and 1 picture (");
+  const std::string figures = concat(" of memory, found ", mllama::detail::readable_bytes(needed), " for 3000 tokens and 1 picture (");
   const std::string little = refusal(needed - 1);
   CHECK(little.starts_with(concat(folder.path(), ": expected at most ")));
   CHECK(little.find(figures) != little.npos);
@@ -92,8 +92,8 @@ TEST_CASE("what does not fit is refused with figures and what would fit, before 
 }
 
 TEST_CASE("bytes are written with the unit that people read") {
-  CHECK(detail::readable_bytes(0) == "0.0 kB");
-  CHECK(detail::readable_bytes(1234) == "1.2 kB");
-  CHECK(detail::readable_bytes(7'180'000'000) == "7.2 GB");
-  CHECK(detail::readable_bytes(500'000'000) == "500.0 MB");
+  CHECK(mllama::detail::readable_bytes(0) == "0.0 kB");
+  CHECK(mllama::detail::readable_bytes(1234) == "1.2 kB");
+  CHECK(mllama::detail::readable_bytes(7'180'000'000) == "7.2 GB");
+  CHECK(mllama::detail::readable_bytes(500'000'000) == "500.0 MB");
 }

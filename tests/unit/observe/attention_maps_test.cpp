@@ -44,7 +44,7 @@ TEST_CASE("of each pass, the last row's attention is kept") {
   const auto random = random_weights<Tiny>(9);
   const Tiny& model = *random.model;
   Context<> plain(1);
-  const Picture picture = model.encode(RandomPicture<>(9).tiles(), Tiny::numerics, plain);
+  const mllama_test::Picture picture = model.encode(RandomPicture<>(9).tiles(), Tiny::numerics, plain);
   const auto run = [&](auto&& ctx, std::initializer_list<std::size_t> passes) {
     Sequence sequence({TinyText::image_token, 4, 5, 6}, {&picture});
     for (const std::size_t rows : passes) {
