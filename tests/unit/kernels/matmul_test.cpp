@@ -265,13 +265,13 @@ TEST_CASE_TEMPLATE("products in integers and bfloat16 are the reference's within
       CAPTURE(columns);
       CAPTURE(rows);
       const Grid x(random, rows, columns, columns % 3);
-      CHECK(norm_error_of<Compute>(x, Owned<NF4>(random, 97, columns).weights) <= norm_tolerance<Compute>);
-      CHECK(norm_error_of<Compute>(x, Owned<FP4>(random, 97, columns, 64, true).weights) <= norm_tolerance<Compute>);
-      CHECK(norm_error_of<Compute>(x, Owned<Int8>(random, 97, columns).weights) <= norm_tolerance<Compute>);
+      CHECK(norm_error_of<Compute>(x, Owned<NF4>(random, 51, columns).weights) <= norm_tolerance<Compute>);
+      CHECK(norm_error_of<Compute>(x, Owned<FP4>(random, 51, columns, 64, true).weights) <= norm_tolerance<Compute>);
+      CHECK(norm_error_of<Compute>(x, Owned<Int8>(random, 51, columns).weights) <= norm_tolerance<Compute>);
       if constexpr (std::same_as<Compute, BF16>) {
-        CHECK(norm_error_of<Compute>(x, Owned<F32>(random, 97, columns).weights) <= norm_tolerance<Compute>);
-        CHECK(norm_error_of<Compute>(x, Owned<BF16>(random, 97, columns).weights) <= norm_tolerance<Compute>);
-        CHECK(norm_error_of<Compute>(x, Owned<F16>(random, 97, columns).weights) <= norm_tolerance<Compute>);
+        CHECK(norm_error_of<Compute>(x, Owned<F32>(random, 51, columns).weights) <= norm_tolerance<Compute>);
+        CHECK(norm_error_of<Compute>(x, Owned<BF16>(random, 51, columns).weights) <= norm_tolerance<Compute>);
+        CHECK(norm_error_of<Compute>(x, Owned<F16>(random, 51, columns).weights) <= norm_tolerance<Compute>);
       }
     }
   }
@@ -286,7 +286,7 @@ TEST_CASE_TEMPLATE("products in integers and bfloat16 with blocks of every size,
         CAPTURE(block);
         CAPTURE(nested);
         CAPTURE(columns);
-        const Owned<NF4> w(random, 100, columns, block, nested);
+        const Owned<NF4> w(random, 51, columns, block, nested);
         CHECK(norm_error_of<Compute>(Grid(random, 3, columns), w.weights) <= norm_tolerance<Compute>);
         CHECK(norm_error_of<Compute>(Grid(random, 14, columns), w.weights) <= norm_tolerance<Compute>);
       }
@@ -365,7 +365,7 @@ TEST_CASE("products in bfloat16 are those of the rounded operands, whatever body
   }
   const auto check = [&](const auto& w) {
     CAPTURE(w.columns);
-    for (const std::size_t rows : std::initializer_list<std::size_t>{1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 40}) {
+    for (const std::size_t rows : std::initializer_list<std::size_t>{1, 2, 3, 4, 5, 8, 9, 12, 40}) {
       CAPTURE(rows);
       const Grid x(random, rows, w.columns, rows % 4);
       const bool matrices = Context<Integers<BF16>>(1).instruction_set() == InstructionSet::avx512_amx && rows > 8;
