@@ -61,7 +61,8 @@ TEST_CASE("what does not fit is refused with figures and what would fit, before 
     return message<memory_error>([&] { require_memory<Tiny>(folder.path(), work, keys, ctx, available); });
   };
   CHECK(refusal(needed) == "no exception");
-  const std::string figures = concat(" of memory, found ", mllama::detail::readable_bytes(needed), " for 3000 tokens and 1 picture (");
+  const std::string figures =
+      concat(" of memory, found ", mllama::detail::readable_bytes(needed), " for 3000 tokens and 1 picture (");
   const std::string little = refusal(needed - 1);
   CHECK(little.starts_with(concat(folder.path(), ": expected at most ")));
   CHECK(little.find(figures) != little.npos);

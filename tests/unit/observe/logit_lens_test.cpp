@@ -40,8 +40,9 @@ TEST_CASE("the head is asked after every layer, for the last row of each pass") 
     Context<cpu<>, Lens> ctx(1, Lens(model.language_model));
     Context<cpu<>> plain(1);
     const mllama_test::Picture picture = model.encode(RandomPicture<>(seed).tiles(), Tiny::numerics, plain);
-    Sequence sequence({with_picture ? TinyText::image_token : 3, 4, 5, 6},
-                      with_picture ? std::vector<const mllama_test::Picture*>{&picture} : std::vector<const mllama_test::Picture*>{});
+    Sequence sequence({with_picture ? TinyText::image_token : 3, 4, 5, 6}, with_picture
+                                                                               ? std::vector<const mllama_test::Picture*>{&picture}
+                                                                               : std::vector<const mllama_test::Picture*>{});
     std::vector<Guess> expected;
     for (const std::size_t rows : {3U, 1U}) {
       std::vector<std::int32_t> ids, positions;
