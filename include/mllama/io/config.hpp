@@ -408,10 +408,10 @@ template <class = void>  // so that a program can have it compiled elsewhere
   sizes.text = detail::read_text_sizes(is_text ? config : config["text_config"]);
   if (is_text) return sizes;
   sizes.vision = detail::read_vision_sizes(config["vision_config"]);
-  const JsonField image_token = detail::either(config["image_token_index"], config["image_token_id"]);
-  sizes.image_token = image_token.as<std::int32_t>(sizes.image_token);
+  const JsonField token = detail::either(config["image_token_index"], config["image_token_id"]);
+  sizes.image_token = token.as<std::int32_t>(sizes.image_token);
   if (sizes.image_token < 0 || sizes.image_token >= sizes.text.vocab + 8) {
-    detail::reject(image_token, concat("a row of the embedding, 0 to ", sizes.text.vocab + 7), concat(sizes.image_token));
+    detail::reject(token, concat("a row of the embedding, 0 to ", sizes.text.vocab + 7), concat(sizes.image_token));
   }
   return sizes;
 }
