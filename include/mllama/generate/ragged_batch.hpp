@@ -26,7 +26,7 @@ namespace mllama {
 ///     batch.logits(0);
 ///
 /// A conversation's numbers are those of a Session within the rounding of float32, in the arithmetic F32 bit for bit. In Int16, BF16 and
-/// Int8, products of up to 8 rows and of more are summed in another order, and in every arithmetic those of 48 rows and more where the
+/// Int8, products and attention of up to 8 rows are others than those of more, and in every arithmetic those of 48 rows and more where the
 /// processor has AMX (MLLAMA_ARCH=avx512bf16 does without): bits are the same where the rows of the batch and those of the Session are
 /// both few or both many. Refers to model and context, which must outlive it.
 template <class Model, class Ctx>

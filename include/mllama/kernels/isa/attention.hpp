@@ -20,6 +20,13 @@ template <class Arch>
     return !arch::is_pinned<Arch> || ((Arch::instruction_set == sets) || ...);
   };
 #if MLLAMA_HAS_X86_BODIES
+  [[maybe_unused]] const bool words = precision != Precision::f32 && rows >= isa::fewest_word_rows;
+  if constexpr (chosen(InstructionSet::avx2)) {
+    if (set == InstructionSet::avx2 && words) return &isa::avx2::word_attention_body<isa::Avx2, isa::Avx2>;
+  }
+  if constexpr (chosen(InstructionSet::avx_vnni)) {
+    if (set == InstructionSet::avx_vnni && words) return &isa::avx_vnni::word_attention_body<isa::AvxVnni, isa::Avx2>;
+  }
   if constexpr (chosen(InstructionSet::avx2, InstructionSet::avx_vnni)) {
     if (set == InstructionSet::avx2 || set == InstructionSet::avx_vnni) return &isa::avx2::attention_body<isa::Avx2>;
   }
@@ -34,6 +41,14 @@ template <class Arch>
         default:
           return &isa::avx512_amx::matrix_attention_body<Isa, 1>;
       }
+    }
+  }
+  if constexpr (chosen(InstructionSet::avx512)) {
+    if (set == InstructionSet::avx512 && words) return &isa::avx512::word_attention_body<isa::Avx512, isa::Avx512>;
+  }
+  if constexpr (chosen(InstructionSet::avx512_vnni, InstructionSet::avx512_bf16, InstructionSet::avx512_amx)) {
+    if (set >= InstructionSet::avx512_vnni && set <= InstructionSet::avx512_amx && words) {
+      return &isa::avx512_vnni::word_attention_body<isa::Avx512Vnni, isa::Avx512>;
     }
   }
   if constexpr (chosen(InstructionSet::avx512, InstructionSet::avx512_vnni, InstructionSet::avx512_bf16,

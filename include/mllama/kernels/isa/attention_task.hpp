@@ -23,6 +23,9 @@ inline constexpr std::size_t tile_keys = 64;
 /// keys and of values lie in fewer pages than a processor remembers.
 inline constexpr std::size_t slice_keys = 256;
 
+/// Rows from which on attention is computed in words, unless it is asked for in float32: as many as make products of integers tiles.
+inline constexpr std::size_t fewest_word_rows = 9;
+
 [[nodiscard]] inline bool overlap(std::span<const KeyRange> a, std::span<const KeyRange> b) noexcept {
   for (const KeyRange& one : a) {
     for (const KeyRange& other : b) {

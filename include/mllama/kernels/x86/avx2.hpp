@@ -170,6 +170,10 @@ struct Avx2 : Avx2Shape {
   [[nodiscard]] MLLAMA_INLINE static Ints dot_bytes(Ints sum, Bytes a, Bytes b) { return added(sum, multiply_bytes(a, b)); }
 
   [[nodiscard]] MLLAMA_INLINE static Floats to_floats(Ints values) { return _mm256_cvtepi32_ps(values); }
+  /// The nearest words, of `first` in the lower half of a lane. Numbers that are not in a word have any.
+  [[nodiscard]] MLLAMA_INLINE static Words word_pairs(Floats first, Floats second) {
+    return _mm256_blend_epi16(_mm256_cvtps_epi32(first), _mm256_slli_epi32(_mm256_cvtps_epi32(second), 16), 0xaa);
+  }
   [[nodiscard]] MLLAMA_INLINE static Floats add(Floats a, Floats b) { return _mm256_add_ps(a, b); }
   [[nodiscard]] MLLAMA_INLINE static Floats multiply(Floats a, Floats b) { return _mm256_mul_ps(a, b); }
   [[nodiscard]] MLLAMA_INLINE static Floats multiply_add(Floats a, Floats b, Floats c) { return _mm256_fmadd_ps(a, b, c); }

@@ -138,6 +138,9 @@ struct Avx512 : Avx512Shape {
   [[nodiscard]] MLLAMA_INLINE static Ints dot_bytes(Ints sum, Bytes a, Bytes b) { return added(sum, multiply_bytes(a, b)); }
 
   [[nodiscard]] MLLAMA_INLINE static Floats to_floats(Ints values) { return _mm512_cvtepi32_ps(values); }
+  [[nodiscard]] MLLAMA_INLINE static Words word_pairs(Floats first, Floats second) {
+    return _mm512_mask_blend_epi16(0xaaaaaaaa, _mm512_cvtps_epi32(first), _mm512_slli_epi32(_mm512_cvtps_epi32(second), 16));
+  }
   [[nodiscard]] MLLAMA_INLINE static Floats add(Floats a, Floats b) { return _mm512_add_ps(a, b); }
   [[nodiscard]] MLLAMA_INLINE static Floats multiply(Floats a, Floats b) { return _mm512_mul_ps(a, b); }
   [[nodiscard]] MLLAMA_INLINE static Floats multiply_add(Floats a, Floats b, Floats c) { return _mm512_fmadd_ps(a, b, c); }

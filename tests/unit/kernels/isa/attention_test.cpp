@@ -27,6 +27,8 @@
 #define MLLAMA_TARGET
 namespace mllama::kernels::isa::emulated {
 #include <mllama/kernels/isa/attention.inc>
+// Needs the bodies above.
+#include <mllama/kernels/isa/attention_words.inc>
 
 inline constexpr std::size_t most_few_rows = 8;
 template <class Isa>
@@ -105,11 +107,11 @@ void each_case(const Check& check) {
   }
 }
 
-void check_error(const AttentionBody& body) {
+void check_error(const AttentionBody& body, double tolerance = attention_tolerance) {
   std::size_t cases = 0;
   each_case([&](const Heads& heads, const Grid& q, const std::vector<KeyBlock>& blocks, const Sets& sets) {
     const auto found = attend(&body, heads, q, blocks, sets);
-    CHECK(relative_error(found, attend(nullptr, heads, q, blocks, sets)) <= attention_tolerance);
+    CHECK(relative_error(found, attend(nullptr, heads, q, blocks, sets)) <= tolerance);
     if (cases++ % 8 != 0 && q.matrix().rows == 1) return;  // making threads takes longer than what they do
     CHECK(same_bits(found, attend(&body, heads, q, blocks, sets, 1)));
     CHECK(same_bits(found, attend(&body, heads, q, blocks, sets, 5)));
@@ -129,6 +131,12 @@ void check_error(const AttentionBody& body) {
 
 template <class Shape>
 constexpr const AttentionBody& emulated = kernels::isa::emulated::attention_body<Emulated<Shape>>;
+template <class Shape>
+constexpr const AttentionBody& emulated_words = kernels::isa::emulated::word_attention_body<Emulated<Shape>, Emulated<Shape>>;
+
+/// Error of attention in words, relative to the largest number: scores have one of 2e-4 of the product of norms of normal queries and keys,
+/// as many numbers as a head has are alike.
+constexpr double word_tolerance = 2e-3;
 
 }  // namespace
 
@@ -240,6 +248,97 @@ TEST_CASE_TEMPLATE("attention of every instruction set is the reference's, whate
   check_error(emulated<Shape>);
 }
 
+TEST_CASE_TEMPLATE("attention in words is the reference's within its tolerance, whatever the number of threads", Shape,
+                   kernels::isa::Avx2Shape, kernels::isa::Avx512Shape) {
+  check_error(emulated_words<Shape>, word_tolerance);
+}
+
+TEST_CASE("rows of words depend neither on others nor on keys that they do not see, and hold what is not finite") {
+  Random random(6);
+  const Heads heads{4, 2, 24};
+  Block block(random, heads, 150);
+  Grid q(random, 90, 96);
+  const auto views = [&] { return std::vector<KeyBlock>{{block.keys.data(), block.values.data(), 150}}; };
+  for (const AttentionBody* body : {&emulated_words<kernels::isa::Avx2Shape>, &emulated_words<kernels::isa::Avx512Shape>}) {
+    const auto together = attend(body, heads, q, views(), causal(90, 60));
+    // Keys of other rows are broken, or large, or in the same pair of values.
+    Block other = block;
+    for (std::size_t key = 77; key < 150; ++key) {
+      for (std::size_t i = 0; i < 48; ++i) {
+        other.keys[key * 48 + i] = i % 2 == 0 ? 1e30F : std::numeric_limits<float>::quiet_NaN();
+        other.values[key * 48 + i] = i % 3 == 0 ? -1e30F : std::numeric_limits<float>::infinity();
+      }
+    }
+    const std::vector<KeyBlock> broken{{other.keys.data(), other.values.data(), 150}};
+    Grid some(17, 96);
+    for (std::size_t row = 0; row < 17; ++row) std::copy_n(q.matrix()[row], 96, some.matrix()[row]);
+    CHECK(same_bits(attend(body, heads, some, views(), causal(17, 60)), std::span(together).first(17 * 96)));
+    const auto beside = attend(body, heads, q, broken, causal(90, 60));
+    CHECK(same_bits(std::span(beside).first(17 * 96), std::span(together).first(17 * 96)));
+    CHECK(std::ranges::none_of(std::span(beside).subspan(17 * 96), [](float element) { return std::isfinite(element); }));
+
+    Grid bad = q;
+    bad.matrix()[3][30] = std::numeric_limits<float>::infinity();
+    bad.matrix()[5][95] = std::numeric_limits<float>::quiet_NaN();
+    const auto held = attend(body, heads, bad, views(), causal(90, 60));
+    for (std::size_t i = 0; i < held.size(); ++i) {
+      const std::size_t row = i / 96, head = i % 96 / 24;
+      CAPTURE(i);
+      if ((row == 3 && head == 1) || (row == 5 && head == 3)) {
+        CHECK(std::isnan(held[i]));
+      } else {
+        CHECK(held[i] == together[i]);
+      }
+    }
+  }
+}
+
+TEST_CASE("attention in words of zeros, and of values and keys of all sizes") {
+  Random random(8);
+  const Heads heads{2, 1, 40};
+  const auto error = [&](const Grid& q, const Block& block) {
+    const std::vector<KeyBlock> blocks{{block.keys.data(), block.values.data(), 130}};
+    const auto expected = attend(nullptr, heads, q, blocks, all(20, 130));
+    const double words = relative_error(attend(&emulated_words<kernels::isa::Avx2Shape>, heads, q, blocks, all(20, 130)), expected);
+    return std::max(words,
+                    relative_error(attend(&emulated_words<kernels::isa::Avx512Shape>, heads, q, blocks, all(20, 130)), expected));
+  };
+  const Grid q(random, 20, 80);
+  const Block normal(random, heads, 130);
+  const auto with = [&](auto&& change) {
+    Block block = normal;
+    for (std::size_t key = 0; key < 130; ++key) {
+      for (std::size_t i = 0; i < 40; ++i) change(key, block.keys[key * 40 + i], block.values[key * 40 + i]);
+    }
+    return block;
+  };
+  SUBCASE("no keys to choose by") {
+    CHECK(error(q, with([](std::size_t, float& k, float&) { k = 0; })) <= word_tolerance);
+  }
+  SUBCASE("queries of zeros") { CHECK(error(Grid(20, 80), normal) <= word_tolerance); }
+  SUBCASE("all values zeros") {
+    CHECK(error(q, with([](std::size_t, float&, float& v) { v = 0; })) == 0);
+  }
+  SUBCASE("some values zeros, or hardly more") {
+    CHECK(error(q, with([](std::size_t key, float&, float& v) {
+                  v *= key % 3 == 0 ? 0.0F : key % 3 == 1 ? 1e-30F : 1.0F;
+                })) <= word_tolerance);
+  }
+  SUBCASE("values of very different sizes") {
+    CHECK(error(q, with([](std::size_t key, float&, float& v) { v *= std::pow(10.0F, static_cast<float>(key % 7)); })) <=
+          word_tolerance);
+  }
+  SUBCASE("one key that nearly all look at, with small values") {
+    CHECK(error(q, with([](std::size_t key, float& k, float& v) {
+                  if (key == 0) v *= 0.01F;
+                  if (key != 0) k *= 0.5F;
+                })) <= word_tolerance);
+  }
+  SUBCASE("large values") {
+    CHECK(error(q, with([](std::size_t, float&, float& v) { v *= 1e30F; })) <= word_tolerance);
+  }
+}
+
 TEST_CASE("attention of this processor's instruction sets has the bits of their emulation") {
 #if MLLAMA_HAS_X86_BODIES
   SUBCASE("avx2") {
@@ -248,6 +347,23 @@ TEST_CASE("attention of this processor's instruction sets has the bits of their 
   SUBCASE("avx512") {
     compare_bits(InstructionSet::avx512, kernels::isa::avx512::attention_body<kernels::isa::Avx512>,
                  emulated<kernels::isa::Avx512Shape>);
+  }
+  SUBCASE("avx2 in words") {
+    compare_bits(InstructionSet::avx2, kernels::isa::avx2::word_attention_body<kernels::isa::Avx2, kernels::isa::Avx2>,
+                 emulated_words<kernels::isa::Avx2Shape>);
+  }
+  SUBCASE("avxvnni in words") {
+    compare_bits(InstructionSet::avx_vnni, kernels::isa::avx_vnni::word_attention_body<kernels::isa::AvxVnni, kernels::isa::Avx2>,
+                 emulated_words<kernels::isa::Avx2Shape>);
+  }
+  SUBCASE("avx512 in words") {
+    compare_bits(InstructionSet::avx512, kernels::isa::avx512::word_attention_body<kernels::isa::Avx512, kernels::isa::Avx512>,
+                 emulated_words<kernels::isa::Avx512Shape>);
+  }
+  SUBCASE("avx512vnni in words") {
+    compare_bits(InstructionSet::avx512_vnni,
+                 kernels::isa::avx512_vnni::word_attention_body<kernels::isa::Avx512Vnni, kernels::isa::Avx512>,
+                 emulated_words<kernels::isa::Avx512Shape>);
   }
   SUBCASE("avx512amx") {
     compare_matrix_bits<1>();

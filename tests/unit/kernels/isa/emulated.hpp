@@ -196,6 +196,13 @@ struct Emulated : Shape {
   static Floats to_floats(const Ints& values) {
     return lanes<Floats>([&](std::size_t i) { return static_cast<float>(values.lane[i]); });
   }
+  static Words word_pairs(const Floats& first, const Floats& second) {
+    return lanes<Words>([&](std::size_t i) {
+      const float number = (i % 2 == 0 ? first : second).lane[i / 2];
+      const bool fits = number >= -0x1p31F && number < 0x1p31F;
+      return static_cast<std::int16_t>(fits ? std::lrint(number) : 0);
+    });
+  }
   static Floats add(const Floats& a, const Floats& b) {
     return lanes<Floats>([&](std::size_t i) { return a.lane[i] + b.lane[i]; });
   }
