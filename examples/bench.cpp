@@ -130,6 +130,7 @@ class Bench {
       if (arguments_.wants("pp")) prompts();
       if (arguments_.wants("tg")) decode();
       if (arguments_.wants("mm")) products();
+      if (arguments_.wants("attn")) attention(policy == arguments_.policies.front());
     }
     policy_.clear();
     ctx_.precision(mllama::Precision::f32);
@@ -361,22 +362,26 @@ class Bench {
     measure(std::vector{&text.lm_head.weight.weights});
   }
 
-  /// The kernels that know no policy; all compute in float32.
-  void kernels() {
-    constexpr std::size_t positions = Vision::tiles * mllama::VisionShape<Vision>::padded,
-                          tokens = mllama::VisionShape<Vision>::image_tokens;
+  /// That of a single row is in float32 whatever the policy: once is enough.
+  void attention(bool first) {
+    constexpr std::size_t positions = Vision::tiles * mllama::VisionShape<Vision>::padded;
     constexpr mllama::kernels::Heads text{Text::heads, Text::kv_heads, Shape::head_dim};
     constexpr mllama::kernels::Heads vision{Vision::heads, Vision::heads, Vision::hidden / Vision::heads};
+    if (first) {
+      for (const std::size_t depth : arguments_.depths) add(kernels_.attention("decode", text, 1, depth + 1, true));
+      add(kernels_.attention("cross", text, 1, mllama::VisionShape<Vision>::image_tokens, false));
+    }
+    for (const std::size_t length : arguments_.prompts) add(kernels_.attention("prompt", text, length, length, true));
+    add(kernels_.attention("vision", vision, positions, positions, false));
+  }
+
+  /// The kernels that know no policy; all compute in float32.
+  void kernels() {
+    constexpr std::size_t tokens = mllama::VisionShape<Vision>::image_tokens;
     const auto add_exact = [&](Measurement measurement) {
       measurement.policy = concat("f32 ", support::Backend::name);
       add(std::move(measurement));
     };
-    if (arguments_.wants("attn")) {
-      for (const std::size_t depth : arguments_.depths) add_exact(kernels_.attention("decode", text, 1, depth + 1, true));
-      for (const std::size_t length : arguments_.prompts) add_exact(kernels_.attention("prompt", text, length, length, true));
-      add_exact(kernels_.attention("cross", text, 1, tokens, false));
-      add_exact(kernels_.attention("vision", vision, positions, positions, false));
-    }
     if (arguments_.wants("norm")) {
       add_exact(kernels_.rms_norm(Text::hidden));
       add_exact(kernels_.layer_norm(Vision::hidden));

@@ -127,10 +127,13 @@ class KernelBenchmarks {
         }
       }
     }
+    const bool words = rows >= mllama::kernels::isa::fewest_word_rows && ctx_.precision() != mllama::Precision::f32 &&
+                       ctx_.instruction_set() >= mllama::InstructionSet::avx2 &&
+                       ctx_.instruction_set() <= mllama::InstructionSet::avx512_bf16;
     const double pairs = static_cast<double>(rows) * (static_cast<double>(keys) - (causal ? static_cast<double>(rows - 1) / 2 : 0));
     const auto moved = static_cast<double>(sizeof(float) * (q.size() + out.size() + k.size() + v.size()));
     return line(mllama::concat("attn ", name, ' ', rows, 'x', keys), t, 4 * pairs * static_cast<double>(width), moved,
-                mllama::Precision::f32, error.value());
+                words ? mllama::Precision::int16 : mllama::Precision::f32, error.value());
   }
 
   [[nodiscard]] Measurement rms_norm(std::size_t width) {
