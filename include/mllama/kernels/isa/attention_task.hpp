@@ -128,6 +128,14 @@ inline void prefetch_rows(const KeyRows& of, const KeyShape& shape, std::size_t 
   }
 }
 
+/// Asks for share `part` of `parts` of the keys and values that are used next.
+inline void prefetch_keys(const AttentionTask& task, const KeyRange& next, std::size_t part, std::size_t parts) {
+  const std::size_t keys = next.end - next.begin, begin = keys * part / parts, end = keys * (part + 1) / parts;
+  for (const KeyRows* const rows : {&task.blocks[next.block].keys, &task.blocks[next.block].values}) {
+    prefetch_rows<2>(*rows, task.heads.keys(), task.kv_head, 1, next.begin + begin, end - begin);
+  }
+}
+
 /// What was found for one query in some of the keys is kept in a row: sums of values by weights relative to the largest score, then the
 /// sum of weights and that score.
 [[nodiscard]] inline std::size_t partial_floats(std::size_t dim) noexcept { return (dim + 2 + 15) / 16 * 16; }
