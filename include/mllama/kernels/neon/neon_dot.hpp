@@ -67,7 +67,9 @@ struct NeonDot : NeonDotShape {
   [[nodiscard]] MLLAMA_INLINE static Floats broadcast(const float* from) { return vld1q_dup_f32(from); }
   [[nodiscard]] MLLAMA_INLINE static Ints repeat_ints(const void* from) { return vdupq_n_s32(four_bytes(from)); }
   [[nodiscard]] MLLAMA_INLINE static Bytes repeat_bytes(const void* from) { return vreinterpretq_u8_s32(repeat_ints(from)); }
-  [[nodiscard]] MLLAMA_INLINE static Floats gather(const float* table, const std::uint8_t* index) {
+  using Table = const float*;
+  [[nodiscard]] MLLAMA_INLINE static Table table(const float* from) { return from; }
+  [[nodiscard]] MLLAMA_INLINE static Floats look_up(Table table, const std::uint8_t* index) {
     Floats values = vdupq_n_f32(table[index[0]]);
     values = vsetq_lane_f32(table[index[1]], values, 1);
     values = vsetq_lane_f32(table[index[2]], values, 2);

@@ -90,8 +90,10 @@ struct Avx2 : Avx2Shape {
   [[nodiscard]] MLLAMA_INLINE static Ints repeat_ints(const void* from) { return _mm256_set1_epi32(four_bytes(from)); }
   [[nodiscard]] MLLAMA_INLINE static Words repeat_words(const void* from) { return repeat_ints(from); }
   [[nodiscard]] MLLAMA_INLINE static Bytes repeat_bytes(const void* from) { return repeat_ints(from); }
-  /// `table[index[i]]` in lane i. Loads of single lanes are faster than `vgatherdps` is.
-  [[nodiscard]] MLLAMA_INLINE static Floats gather(const float* table, const std::uint8_t* index) {
+  /// A table of 256 numbers, and `table[index[i]]` in lane i. Loads of single lanes are faster than `vgatherdps` is.
+  using Table = const float*;
+  [[nodiscard]] MLLAMA_INLINE static Table table(const float* from) { return from; }
+  [[nodiscard]] MLLAMA_INLINE static Floats look_up(Table table, const std::uint8_t* index) {
     return _mm256_setr_ps(table[index[0]], table[index[1]], table[index[2]], table[index[3]], table[index[4]], table[index[5]],
                           table[index[6]], table[index[7]]);
   }

@@ -76,19 +76,28 @@ struct Avx512 : Avx512Shape {
   [[nodiscard]] MLLAMA_INLINE static Ints repeat_ints(const void* from) { return _mm512_set1_epi32(four_bytes(from)); }
   [[nodiscard]] MLLAMA_INLINE static Words repeat_words(const void* from) { return repeat_ints(from); }
   [[nodiscard]] MLLAMA_INLINE static Bytes repeat_bytes(const void* from) { return repeat_ints(from); }
-  /// `vgatherdps` takes 130 cycles on Zen 4, and is slow on Intel's, too, since microcode has mended it.
-  [[nodiscard]] MLLAMA_INLINE static Floats gather(const float* table, const std::uint8_t* index) {
-    __m128 quarters[4];
+  /// In registers: `vgatherdps` is slow on Zen 4, and on Intel's since microcode has mended it.
+  struct Table {
+    __m512 part[16];
+  };
+  [[nodiscard]] MLLAMA_INLINE static Table table(const float* from) {
+    Table all;
     MLLAMA_UNROLL
-    for (std::size_t i = 0; i < 4; ++i) {
-      const __m128 one = _mm_load_ss(table + index[4 * i]);
-      const __m128 two = _mm_insert_ps(one, _mm_load_ss(table + index[4 * i + 1]), 0x10);
-      const __m128 three = _mm_insert_ps(two, _mm_load_ss(table + index[4 * i + 2]), 0x20);
-      quarters[i] = _mm_insert_ps(three, _mm_load_ss(table + index[4 * i + 3]), 0x30);
+    for (std::size_t i = 0; i < 16; ++i) all.part[i] = _mm512_loadu_ps(from + 16 * i);
+    return all;
+  }
+  [[nodiscard]] MLLAMA_INLINE static Floats look_up(const Table& table, const std::uint8_t* index) {
+    const __m512i at = _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(index)));
+    __m512 found[8];  // among 32 entries each, by the lowest five bits
+    MLLAMA_UNROLL
+    for (std::size_t i = 0; i < 8; ++i) found[i] = _mm512_permutex2var_ps(table.part[2 * i], at, table.part[2 * i + 1]);
+    MLLAMA_UNROLL
+    for (std::size_t half = 1; half < 8; half *= 2) {
+      const __mmask16 upper = _mm512_test_epi32_mask(at, _mm512_set1_epi32(static_cast<int>(32 * half)));
+      MLLAMA_UNROLL
+      for (std::size_t i = 0; i < 8; i += 2 * half) found[i] = _mm512_mask_blend_ps(upper, found[i], found[i + half]);
     }
-    const __m256 low = _mm256_insertf128_ps(_mm256_castps128_ps256(quarters[0]), quarters[1], 1);
-    const __m256 high = _mm256_insertf128_ps(_mm256_castps128_ps256(quarters[2]), quarters[3], 1);
-    return _mm512_insertf32x8(_mm512_castps256_ps512(low), high, 1);
+    return found[0];
   }
   template <class Vector>
   [[nodiscard]] MLLAMA_INLINE static Vector held(Vector values) {

@@ -73,7 +73,8 @@ struct Emulated : Shape {
   static Floats broadcast(const float* from) {
     return lanes<Floats>([&](std::size_t) { return *from; });
   }
-  static Floats gather(const float* table, const std::uint8_t* index) {
+  static const float* table(const float* from) { return from; }
+  static Floats look_up(const float* table, const std::uint8_t* index) {
     return lanes<Floats>([&](std::size_t i) { return table[index[i]]; });
   }
   template <class Vector>
